@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from .action_sentence import ActionEncoderOutput, token_distance
 from .class_names import check_class_names
 from .feature_extraction_skeleton import TooFewJointsError
 from .modeling_vtem import VisualEvent
@@ -31,6 +32,7 @@ class Span(NamedTuple):
         label: name of the class.
         probability: its mean probability in the span.
         known: seconds of the recording that were read when the label was known at the start of the span.
+        is_doubtful: whether half of its steps or more are (see [`Step`]).
     """
 
     start: float
@@ -38,6 +40,7 @@ class Span(NamedTuple):
     label: str
     probability: float
     known: float
+    is_doubtful: bool = False
 
 
 class Step(NamedTuple):
@@ -49,12 +52,15 @@ class Step(NamedTuple):
         probabilities: mean class probabilities of the windows that contain the step, float64 (num_classes,); NaN if nobody is
             seen in them.
         known: seconds of the recording that were read when the last of these windows was complete.
+        is_doubtful: whether these windows are unlike the recordings that the model knows, so that the probabilities mean
+            little: their mean [`~action_sentence.token_distance`] is above the `familiar_distance` of the action model.
     """
 
     start: float
     end: float
     probabilities: np.ndarray
     known: float
+    is_doubtful: bool = False
 
 
 @dataclass
@@ -66,6 +72,7 @@ class Timeline:
         class_names: names of the classes.
         starts, ends, known: of each [`Step`], in seconds, float64 (num_steps,); a step ends where the next begins.
         probabilities: of each step, float64 (num_steps, num_classes); rows sum to 1, or are NaN.
+        is_doubtful: of each step, bool (num_steps,).
         events: the visual events of a video, in the order of the sentence, without latents; none of skeletons.
     """
 
@@ -75,6 +82,7 @@ class Timeline:
     probabilities: np.ndarray
     known: np.ndarray
     events: list[VisualEvent]
+    is_doubtful: np.ndarray
 
     def best(self) -> np.ndarray:
         """Index of the most likely class in each step, int64 (num_steps,); -1 if nobody is seen."""
@@ -92,6 +100,7 @@ class Timeline:
                 self.class_names[best[first]],
                 float(self.probabilities[first:last, best[first]].mean()),
                 float(self.known[first]),
+                bool(self.is_doubtful[first:last].mean() >= 0.5),
             )
             for first, last in pairwise(borders)
             if best[first] >= 0
@@ -217,8 +226,8 @@ def timeline(
 
     parts = noted(_read(model, processor, recording, fps, pose, mirrored))
     steps = list(_steps(model, processor, parts, seconds, stride, names, batch_size))
-    starts, ends, probabilities, known = (np.array(values) for values in zip(*steps, strict=True))
-    return Timeline(names or processor.class_names, starts, ends, probabilities, known, events)
+    starts, ends, probabilities, known, is_doubtful = (np.array(values) for values in zip(*steps, strict=True))
+    return Timeline(names or processor.class_names, starts, ends, probabilities, known, events, is_doubtful)
 
 
 def _check(model, processor, seconds, stride, class_names, batch_size) -> list[str] | None:
@@ -257,73 +266,93 @@ def _steps(
         windows, score = windows_of_events(parts, seconds, stride), _ScoreEvents(model, processor, class_names)
     else:
         windows, score = windows_of_frames(parts, seconds, stride), _ScoreSkeletons(model, processor, class_names)
-    rows: dict[int, list[np.ndarray]] = {}  # probabilities of the windows that contain each unfinished step
+    familiar = getattr(model.config.action_config, "familiar_distance", None)
+    familiar = math.inf if familiar is None else familiar
+    scored: dict[int, list[_Scored]] = {}  # the windows that contain each unfinished step
     number, window = 0, None
     while batch := list(islice(windows, batch_size)):
-        for window, probabilities in zip(batch, score(batch), strict=True):
+        for window, of_window in zip(batch, score(batch), strict=True):
             for step in range(number, _num_steps(window.end, stride)):
-                rows.setdefault(step, []).append(probabilities)
+                scored.setdefault(step, []).append(of_window)
             # The next window begins after this step.
-            yield _step(number, rows.pop(number), window, stride)
+            yield _step(number, scored.pop(number), window, stride, familiar)
             number += 1
-    for step in sorted(rows):
-        yield _step(step, rows[step], window, stride)
+    for step in sorted(scored):
+        yield _step(step, scored[step], window, stride, familiar)
 
 
 def _num_steps(end: float, stride: float) -> int:
     return max(1, math.ceil(end / stride - SLACK))
 
 
-def _step(number: int, rows: list[np.ndarray], last: Window, stride: float) -> Step:
-    """A step, from the probabilities of its windows; `last` is the last of them."""
-    rows = [row for row in rows if not np.isnan(row).any()] or rows
+class _Scored(NamedTuple):
+    """What a window was recognised as: its class probabilities, float64 (num_classes,), and its token distance."""
+
+    probabilities: np.ndarray
+    token_distance: float
+
+
+def _step(number: int, scored: list[_Scored], last: Window, stride: float, familiar: float) -> Step:
+    """A step, from its windows; `last` is the last of them, and `familiar` the highest distance that is not doubted."""
+    scored = [window for window in scored if not np.isnan(window.probabilities).any()] or scored
+    probabilities, distances = zip(*scored, strict=True)
     end = (number + 1) * stride
-    return Step(
-        number * stride, end if end <= last.end + SLACK * stride else last.end, np.mean(rows, axis=0), last.known
-    )
+    end = end if end <= last.end + SLACK * stride else last.end
+    return Step(number * stride, end, np.mean(probabilities, axis=0), last.known, bool(np.mean(distances) > familiar))
 
 
 class _ScoreEvents:
-    """Class probabilities float64 (num_classes,) of windows over events."""
+    """Recognises windows over events."""
 
     def __init__(self, model, processor, class_names: list[str] | None):
         self._model, self._processor, self._class_names = model, processor, class_names
         self._known: dict[tuple, np.ndarray] = {}
 
     @torch.no_grad()
-    def __call__(self, windows: list[Window]) -> list[np.ndarray]:
+    def __call__(self, windows: list[Window]) -> list[_Scored]:
         sentences = [tuple(event.action_id for event in window.content) for window in windows]
         # If nothing happens, the windows of a batch and those before have the same sentence, which is scored once.
         distinct = sorted(set(sentences) - set(self._known), key=lambda words: (len(words), words))
         known = {words: self._known[words] for words in sentences if words in self._known}
         if distinct:
             inputs = self._processor(action_ids=distinct, class_names=self._class_names)
-            known |= zip(distinct, _probabilities(self._model, inputs), strict=True)
+            probabilities = self._model(**_on_device(self._model, inputs)).probabilities
+            known |= zip(distinct, probabilities.double().cpu().numpy(), strict=True)
         self._known = known
-        return [known[words] for words in sentences]
+        distances = [self._token_distance(window.content) for window in windows]
+        return [_Scored(known[words], distance) for words, distance in zip(sentences, distances, strict=True)]
+
+    def _token_distance(self, events: list[VisualEvent]) -> float:
+        latents = torch.stack([event.latent for event in events])
+        codes = self._model.base_model.action_model.quantizer.weight[[event.action_id for event in events]]
+        mask = torch.ones(1, len(events), dtype=torch.long, device=latents.device)
+        sentence = ActionEncoderOutput(mask, mask, codes[None].to(latents), latents[None])
+        return float(token_distance(sentence))
 
 
 class _ScoreSkeletons:
-    """Class probabilities float64 (num_classes,) of windows over skeletons; NaN if nobody is seen well enough."""
+    """Recognises windows over skeletons; the probabilities are NaN if nobody is seen well enough."""
 
     def __init__(self, model, processor, class_names: list[str] | None):
         self._model, self._processor, self._class_names = model, processor, class_names
         self._num_classes = len(class_names or processor.class_names)
 
     @torch.no_grad()
-    def __call__(self, windows: list[Window]) -> list[np.ndarray]:
+    def __call__(self, windows: list[Window]) -> list[_Scored]:
         try:
             inputs = self._processor([window.content for window in windows], class_names=self._class_names)
         except TooFewJointsError:
             if len(windows) == 1:
-                return [np.full(self._num_classes, np.nan)]
-            return [row for window in windows for row in self([window])]
-        return list(_probabilities(self._model, inputs))
+                return [_Scored(np.full(self._num_classes, np.nan), math.nan)]
+            return [scored for window in windows for scored in self([window])]
+        outputs = self._model(**_on_device(self._model, inputs))
+        distances = outputs.token_distance
+        distances = [math.nan] * len(windows) if distances is None else distances.tolist()
+        return list(map(_Scored, outputs.probabilities.double().cpu().numpy(), distances))
 
 
-def _probabilities(model, inputs) -> np.ndarray:
-    inputs = {name: values.to(model.device) for name, values in inputs.items()}
-    return model(**inputs).probabilities.double().cpu().numpy()
+def _on_device(model, inputs) -> dict:
+    return {name: values.to(model.device) for name, values in inputs.items()}
 
 
 __all__ = ["Span", "Step", "Timeline", "check_reads_timelines", "stream_events", "stream_timeline", "timeline"]

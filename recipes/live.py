@@ -10,7 +10,8 @@ python recipes/live.py --model runs/mine/sft/model --video afternoon.mp4 --outpu
 A camera, a stream from an address, or a video file is read frame by frame, and memory does not grow. A recogniser of skeletons
 estimates the poses of each frame (`--pose`); a recogniser of long videos turns frames into events. Every `--stride` seconds,
 a label is written as a line of JSON: `start` and `end` of the time to which it belongs, `label` and `probability`, and `known`,
-the seconds of video that had been read by then. The label is null if nobody is seen.
+the seconds of video that had been read by then. The label is null if nobody is seen. Where the video is unlike the recordings
+that the model knows, `doubtful` is true.
 
 A label comes `--seconds` after the start of its time, when the last window that contains it ends. Computation, and the frames
 that pose estimation looks ahead, add to this delay. Labels are those of `timeline.py` for the same video.
@@ -175,13 +176,15 @@ def described(step, class_names: list[str]) -> dict:
         "label": class_names[best] if is_seen else None,
         "probability": round(float(step.probabilities[best]), 4) if is_seen else None,
         "known": round(step.known, 3),
+        **({"doubtful": True} if step.is_doubtful else {}),
     }
 
 
 def caption_of(line: dict) -> str:
     """A line of the output as a caption of pictures."""
     delay = f"({line['known'] - line['start']:.1f} s ago)"
-    return f"nobody {delay}" if line["label"] is None else f"{line['label']} {line['probability']:.0%} {delay}"
+    doubt = ", unlike the training" * ("doubtful" in line)
+    return f"nobody {delay}" if line["label"] is None else f"{line['label']} {line['probability']:.0%}{doubt} {delay}"
 
 
 class View:

@@ -123,6 +123,12 @@ def main(arguments: TimelineArguments) -> dict | None:
             continue
         expected = None if truth is None else truth[path]
         write(timeline, run.path, path, expected, arguments.nothing)
+        if timeline.is_doubtful.mean() >= 0.5:
+            logger.warning(
+                "%s: %.0f %% of it is unlike the recordings that the model knows, so its labels are unreliable",
+                path,
+                100 * timeline.is_doubtful.mean(),
+            )
         if expected is not None:
             score.add(timeline, expected, arguments.nothing)
     write_atomically(run.path / "skipped.json", json.dumps(skipped, indent=2, ensure_ascii=False) + "\n")

@@ -112,7 +112,7 @@ class TableResults:
             groups = [f"{people[sample_id]} {labels[sample_id]}" for sample_id in sorted(labels)]
             split |= {
                 "people": len({people[sample_id] for sample_id in labels}),
-                "groups": np.unique(groups, return_inverse=True)[1].tolist(),
+                "groups": " ".join(map(str, np.unique(groups, return_inverse=True)[1])),
             }
         if self.content["splits"].setdefault(dataset, split) != split:
             raise ValueError(
@@ -251,7 +251,8 @@ class TableResults:
             is_per_class = recordings["metric"] == "mean_per_class"
             of_recordings = class_weights(recordings["labels"]) if is_per_class else np.ones(number)
             weights.append(of_recordings / of_recordings.sum())
-            groups += [f"{draw} {group}" for group in self.split(draw).get("groups", range(number))]
+            of_people = self.split(draw).get("groups")
+            groups += [f"{draw} {group}" for group in (of_people.split() if of_people else range(number))]
         differences = np.concatenate(differences, axis=1)
         interval = paired_interval(differences, np.concatenate(weights), groups)
         low, mean, high = (100 * value for value in (interval.low, interval.estimate, interval.high))
@@ -259,7 +260,8 @@ class TableResults:
 
     def split(self, draw: str) -> dict:
         """What is known of the evaluated split: the numbers of `classes` and `people`, and the `groups`: for each recording, in
-        the order of names, a number that recordings of the same person and class share. Empty before `check_split`."""
+        the order of names, a number that recordings of the same person and class share, as text with spaces between. Empty
+        before `check_split`."""
         return self.content["splits"].get(draw, {})
 
     def commits(self) -> list[str]:
@@ -301,6 +303,8 @@ def _check(path: Path, content: dict) -> None:
     for name in ("about", "recordings", "splits", "rows", "baselines"):
         if not isinstance(content.get(name), dict):
             raise ModelFileError(path, name, as_written(content.get(name)), EXPECTED)
+    if not all(isinstance(split, dict) for split in content["splits"].values()):
+        raise ModelFileError(path, "splits", as_written(content["splits"]), EXPECTED)
     about = content["about"]
     if not {"paper", "table", "dataset", "preset"} <= about.keys() or not about.get("draws"):
         raise ModelFileError(path, "about", as_written(about), EXPECTED)

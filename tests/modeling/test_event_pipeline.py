@@ -358,7 +358,7 @@ def test_timelines_and_explanations_of_events_that_have_a_place(scope, clip):
 def test_spans_are_runs_of_the_most_likely_class():
     chances = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [np.nan, np.nan], [0.6, 0.4]])
     starts, ends, known = np.arange(5.0), np.array([1.0, 2.0, 3.0, 4.0, 4.5]), np.array([2.0, 3.0, 4.0, 4.5, 4.5])
-    found = Timeline(["a", "b"], starts, ends, chances, known, []).spans()
+    found = Timeline(["a", "b"], starts, ends, chances, known, [], np.zeros(len(starts), bool)).spans()
     assert [span[:3] for span in found] == [
         (0.0, 2.0, "a"),
         (2.0, 3.0, "b"),

@@ -62,6 +62,28 @@ def test_labels_are_those_of_the_timeline_of_the_file(recognisers, reads, tmp_pa
     assert set(rates) == {"decode", "draw", "recognise", *(["pose"] if reads == "skeletons" else [])}
 
 
+@pytest.mark.parametrize("reads", ["skeletons", "videos"])
+def test_windows_unlike_the_training_are_doubted(reads, tmp_path):
+    """A window that holds the whole recording has the token distance of the recording."""
+    model, processor = tiny_recogniser(reads)
+    if reads == "videos":
+        processor.feature_extractor.segment_seconds = 0.1
+        (tmp_path / "clip.mp4").write_bytes(tiny_video(24))
+        recording = tmp_path / "clip.mp4"
+    else:
+        recording = np.random.default_rng(0).normal(size=(40, 1, 25, 3)).cumsum(axis=0)
+    settings = {"seconds": 10.0, "stride": 10.0} | ({"fps": 30.0} if reads == "skeletons" else {})
+    inputs = processor(recording, **({"fps": 30.0} if reads == "skeletons" else {}))
+    distance = float(model(**inputs).token_distance)
+    for familiar, is_doubtful in ((None, False), (1.001 * distance, False), (0.999 * distance, True)):
+        model.config.action_config.familiar_distance = familiar
+        found = model.timeline(processor, recording, **settings)
+        assert found.is_doubtful.tolist() == [is_doubtful] and found.spans()[0].is_doubtful == is_doubtful
+        line = live.described(next(iter(model.stream_timeline(processor, recording, **settings))), found.class_names)
+        assert line.get("doubtful", False) == is_doubtful
+        assert ("unlike the training" in live.caption_of(line)) == is_doubtful
+
+
 def test_nobody_is_a_label_too(recognisers, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(pose_estimators, "load_pose_estimator", lambda *arguments: BrightCorner(threshold=256))
     (tmp_path / "clip.mp4").write_bytes(tiny_video(12))

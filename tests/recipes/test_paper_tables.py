@@ -24,6 +24,7 @@ from action_llm_recipes.paper_tables.runs import draws_of, runs_of
 from action_llm_recipes.pipeline.settings import read_yaml
 
 TABLES = [(paper, number) for paper in PAPERS for number in read_tables(paper)]
+FSDP = "accelerate launch --config_file recipes/accelerate_configs/fsdp.yaml"
 TINY = {
     "tokenizer": {"max_steps": 1, "per_device_train_batch_size": 4, "warmup_steps": 1, "use_cpu": True},
     "sft": {"max_steps": 1, "per_device_train_batch_size": 2, "warmup_steps": 1, "use_cpu": True},
@@ -341,12 +342,15 @@ def test_full_size_rows_have_the_batch_of_their_paper(paper, number):
 def test_further_commands_of_tables_are_understood(paper, number, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipes").symlink_to(Path(paper_table.__file__).parent)
-    for folder in ("DATA", "RUN/sentences"):
+    for folder in ("DATA", "RUN/sentences", "RUN/tokenizer/model"):
         (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "RUN" / "tokenizer" / "model" / "config.json").write_text('{"model_type": "action_vqvae"}')
     (tmp_path / "RUN" / "sentences" / "record.json").write_text("{}")
     (tmp_path / "RUN" / "sft" / "model").mkdir(parents=True)
     (tmp_path / "RUN" / "sft" / "model" / "config.json").write_text('{"model_type": "action_llm"}')
-    for command in find_table(paper, number).commands:
+    table = find_table(paper, number)
+    launched = [row.full_size_command.replace(FSDP, "python") for row in table.rows.values() if row.full_size_command]
+    for command in (*table.commands, *launched):
         _, script, *options = command.replace("DATASET", "utd-mhad-video").split()
         module = "action_llm_recipes." + script.removeprefix("recipes/").removesuffix(".py").replace("/", ".")
         parse(importlib.import_module(module).ARGUMENTS, options)
@@ -416,8 +420,10 @@ def test_results_of_other_settings_are_only_replaced_on_demand(tmp_path):
         ({"tokenizer": {"max_steps": "three"}}, "max_steps"),
     ],
 )
-def test_a_dry_run_checks_settings_without_recordings(settings, message):
-    arguments = paper_table.PaperTableArguments("llm_ar", "4", dataset="utd-mhad", dry_run=True, settings=settings)
+@pytest.mark.parametrize("dataset", ["utd-mhad", "ntu120-xset"])  # the latter's language model is on the Hub
+def test_a_dry_run_checks_settings_without_recordings(dataset, settings, message, monkeypatch):
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", None)
+    arguments = paper_table.PaperTableArguments("llm_ar", "4", dataset=dataset, dry_run=True, settings=settings)
     with pytest.raises(ValueError, match=message):
         paper_table.main(arguments)
 

@@ -155,7 +155,7 @@ def test_no_title_and_no_name_runs_out_of_its_picture(predictions, tmp_path, mon
     table = per_class_table(logs.argmax(1), labels, names)
     ends = np.arange(1.0, 5)
     events = [VisualEvent(0, 0.0, 4.0, None)]
-    timeline = Timeline(names, ends - 1, ends, np.exp(logs[:4]), ends, events)
+    timeline = Timeline(names, ends - 1, ends, np.exp(logs[:4]), ends, events, np.zeros(4, bool))
     plot_confusion_matrix(confusion_matrix(logs.argmax(1), labels, 4), names, tmp_path / "confusion.png", LONG)
     plot_class_accuracy(table, tmp_path / "classes.png", LONG)
     plot_timeline(timeline, tmp_path / "timeline.png", title="VIDEO_" * 30)
