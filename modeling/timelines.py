@@ -17,6 +17,7 @@ from .pose_estimators import PoseEstimator, load_pose_estimator
 from .recording_parts import as_recording
 from .skeleton_files import SkeletonRecording
 from .sliding_windows import SLACK, EventBlock, Window, check_window, windows_of_events, windows_of_frames
+from .timeline_captions import caption
 from .video_files import is_video
 
 # Action models that timelines can be made with.
@@ -105,6 +106,11 @@ class Timeline:
             for first, last in pairwise(borders)
             if best[first] >= 0
         ]
+
+    def caption(self, nothing: str | None = None) -> str:
+        """The recording in a sentence, with times (`timeline_captions.caption`); `nothing` is the class of time without an
+        action."""
+        return caption(self.spans(), float(self.ends[-1]), nothing)
 
 
 def check_reads_timelines(config) -> None:

@@ -123,6 +123,7 @@ def main(arguments: TimelineArguments) -> dict | None:
             continue
         expected = None if truth is None else truth[path]
         write(timeline, run.path, path, expected, arguments.nothing)
+        logger.info("%s: %s", path.name, timeline.caption(arguments.nothing))
         if timeline.is_doubtful.mean() >= 0.5:
             logger.warning(
                 "%s: %.0f %% of it is unlike the recordings that the model knows, so its labels are unreliable",
@@ -246,6 +247,7 @@ def write(timeline, folder: Path, recording: Path, expected: list | None, nothin
     is_seen = timeline.best() >= 0
     content = {
         "recording": recording.name,
+        "caption": timeline.caption(nothing),
         "spans": [span._asdict() for span in spans],
         "class_names": timeline.class_names,
         "starts": timeline.starts.tolist(),
@@ -270,6 +272,7 @@ class TimelineScore:
 
         self.seconds = self.correct = self.delay = 0.0
         self.events = self.steps = 0
+        self.edits = self.longest = 0
         self.hits, self.borders = dict.fromkeys(OVERLAPS, 0), BorderCounts()
         # Of each recording: actions with their mean probability; their reports, with the probability at that moment; the truth.
         self.actions, self.reports, self.expected = [], [], []
@@ -284,7 +287,12 @@ class TimelineScore:
             nothing: class of windows without an action.
         """
         from action_llm_datasets.timelines import Segment
-        from action_llm_recipes.metrics.temporal_segments import ScoredSegment, seconds_correct, segment_hits
+        from action_llm_recipes.metrics.temporal_segments import (
+            ScoredSegment,
+            edit_distance,
+            seconds_correct,
+            segment_hits,
+        )
 
         spans = timeline.spans()
         actions = [ScoredSegment(*span[:4]) for span in spans if span.label != nothing]
@@ -309,6 +317,9 @@ class TimelineScore:
         self.correct += seconds_correct(spans, with_gaps)
         self.delay += float((timeline.known - timeline.starts).sum())
         self.steps += len(timeline.starts)
+        told, true = ([action.label for action in of] for of in (actions, expected))
+        self.edits += edit_distance(told, true)
+        self.longest += max(len(told), len(true))
         for overlap in OVERLAPS:
             self.hits[overlap] += segment_hits(actions, expected, overlap)
 
@@ -339,6 +350,7 @@ class TimelineScore:
             "time_named_rightly": self.correct / self.seconds,
             "actions_found": predicted,
             "actions_true": expected,
+            "order_of_actions": 1 - self.edits / self.longest if self.longest else 1.0,
             **{f"actions_f1_{at:g}": f1_score(self.hits[at], predicted, expected).f1 for at in OVERLAPS},
             **ranked,
             **reported,

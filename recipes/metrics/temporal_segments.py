@@ -118,6 +118,21 @@ def mean_average_precision(
     return float(np.mean(scores)) if scores else float("nan")
 
 
+def edit_distance(first: Sequence, second: Sequence) -> int:
+    """
+    The least number of insertions, deletions and substitutions that turn one sequence into another (Levenshtein).
+
+    One minus it, divided by the length of the longer sequence, is the segmental edit score of labels in their order (Lea et al.
+    2016).
+    """
+    row = list(range(len(second) + 1))
+    for number, item in enumerate(first, start=1):
+        diagonal, row[0] = row[0], number
+        for place, other in enumerate(second, start=1):
+            diagonal, row[place] = row[place], min(row[place] + 1, row[place - 1] + 1, diagonal + (item != other))
+    return row[-1]
+
+
 def _intersection(first, second) -> float:
     """Seconds that two segments have in common."""
     return max(0.0, min(first.end, second.end) - max(first.start, second.start))

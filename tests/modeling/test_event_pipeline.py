@@ -31,6 +31,7 @@ from action_llm.explanations import sentence_of
 from action_llm.language_models import load_language_model, load_vision_tower, text_decoder_of
 from action_llm.modeling_vtem import VisualEvent
 from action_llm.sliding_windows import EventBlock, windows_of_events
+from action_llm.timeline_captions import caption
 from action_llm.timelines import Timeline, stream_events
 
 INSTRUCTIONS = {
@@ -366,6 +367,18 @@ def test_spans_are_runs_of_the_most_likely_class():
     ]  # nobody is seen before 4 s
     assert [span.probability for span in found] == pytest.approx([0.8, 0.8, 0.6])
     assert [span.known for span in found] == [2.0, 4.0, 4.5]
+
+
+def test_captions_tell_actions_in_their_order():
+    chances, ends = np.array([[0.1, 0.9], [0.9, 0.1], [0.1, 0.9], [0.8, 0.2]]), np.arange(1.0, 5.0)
+    doubts = np.array([False, False, False, True])
+    found = Timeline(["wave", "nothing"], ends - 1, ends, chances, ends, [], doubts)
+    assert found.caption("nothing") == (
+        "2 actions in 4.0 s: wave (1.0 to 2.0 s) and then wave (3.0 to 4.0 s, unlike the training)."
+    )
+    assert caption(found.spans()[1:2], 2.0) == "1 action in 2.0 s: wave (1.0 to 2.0 s)."
+    assert caption(found.spans()[:1], 2.0, "nothing") == "No action in 2.0 s."
+    assert caption(found.spans(), 4.0).count(", then ") == 2
 
 
 @pytest.mark.parametrize(("count", "cuts"), [(1, []), (43, [1, 8, 9, 30]), (40, [16, 21])])

@@ -48,11 +48,13 @@ def test_timelines_of_skeletons_are_written_and_scored(recipes, tokenizer, sente
     settings |= {"output_dir": str(tmp_path / "timelines"), "seconds": 2.0, "stride": 0.5, "nothing": ""}
     metrics = recipe.main(recipe.TimelineArguments(truth=str(tmp_path / "truth.csv"), **settings))
     assert metrics["recordings"] == 1 and metrics["actions_true"] == 3 and "event_borders" not in metrics
+    assert 0 <= metrics["order_of_actions"] <= 1
     assert 0 <= metrics["actions_map_0.5"] <= 1 and 0 <= metrics["starts_map_10_s"] <= 1
     assert 1.5 < metrics["label_delay_seconds"] <= 2.0  # that of a window, and less at the end
     (skipped,) = json.loads((tmp_path / "timelines" / "skipped.json").read_text())
     assert skipped["reason"] == "nobody.npy: expected people, found nobody in 1.0 s"
     content = json.loads((tmp_path / "timelines" / "long.json").read_text())
+    assert content["caption"].startswith(f"{metrics['actions_found']} action")
     assert content["events"] == [] and content["known"][0] == 2.0 and content["known"][-1] == pytest.approx(ends[-1])
     assert (tmp_path / "timelines" / "long.png").stat().st_size > 5000
     with pytest.raises(ValueError, match="is not a recogniser but a model of the type action_vqvae"):

@@ -13,6 +13,7 @@ from action_llm_recipes.metrics.temporal_segments import (
     BorderCounts,
     ScoredSegment,
     border_hits,
+    edit_distance,
     f1_score,
     mean_average_precision,
     overlap_ratio,
@@ -138,3 +139,13 @@ def test_a_start_counts_when_it_is_reported():
     found = [mean_average_precision(reports, true, start_closeness, -offset) for offset in (0.5, 1, 5)]
     assert found == pytest.approx([0, 1 / 2, (1 + 2 / 3) / 2])
     assert np.isnan(mean_average_precision(reports, [[]], start_closeness, -1.0))
+
+
+@given(st.text("abc", max_size=5), st.text("abc", max_size=5))
+def test_edit_distance_is_that_of_its_definition(first, second):
+    def defined(a, b):
+        if not a or not b:
+            return len(a) + len(b)
+        return min(defined(a[1:], b) + 1, defined(a, b[1:]) + 1, defined(a[1:], b[1:]) + (a[0] != b[0]))
+
+    assert edit_distance(first, second) == defined(first, second)
