@@ -7,9 +7,11 @@ python recipes/hub/demo.py --model runs/quickstart/model \\
 python recipes/hub/demo.py --model me/llm-ar-simulated --examples walk.skeleton --push_to_space me/llm-ar-demo
 ```
 
-Skeletons are animated and can be rotated; videos are shown as a series of frames, whatever their format. The tokens lie on a
-timeline under the recording, and a click on a token shows its entry in the lexicon. `--push_to_space` creates a Space, which is
-private unless you pass `--public`. Only simulated examples are uploaded.
+Skeletons are animated and can be rotated; videos are shown as a series of frames, whatever their format. A recogniser of
+skeletons takes videos, too, if the weights of a pose estimator are on this machine; the people are drawn over the frames, with
+the numbers of their tracks. The tokens lie on a timeline under the recording, and a click on a token shows its entry in the
+lexicon. Long recordings also have a timeline of actions. `--push_to_space` creates a Space, which is private unless you pass
+`--public`. Only simulated examples are uploaded; a Space has no pose estimator.
 
 Needs the extra `demo`: `pip install -e '.[demo]'`. A Space contains this file, the player, and the package `action_llm`.
 """
@@ -34,6 +36,8 @@ MAX_FRAMES, MAX_PICTURES, PICTURE_HEIGHT = 600, 120, 300
 PLAYER_HEIGHT = 540
 # Limits for visitors: size of a file, number of classes, characters of all their names together, and visitors in the queue.
 MAX_FILE, MAX_CLASSES, MAX_CHARACTERS, MAX_WAITING = "200mb", 200, 10_000, 20
+# Seconds from which a recording has a timeline of actions, and the window and stride of it.
+LONG, WINDOW, STRIDE = 8.0, 4.0, 1.0
 
 
 @dataclass
@@ -101,6 +105,15 @@ def build(model: str, examples: list[str] = ()):
     recognise = load_pipeline(model)
     names = recognise.processor.class_names
     reads_skeletons = hasattr(recognise.processor.feature_extractor, "skeleton_layout")
+    estimator = pose_estimator() if reads_skeletons else None
+    what, suffixes = (
+        ("A video", VIDEO_SUFFIXES)
+        if not reads_skeletons
+        else ("A recording of skeletons", RECORDING_SUFFIXES)
+        if estimator is None
+        else ("A video, or a recording of skeletons", (*VIDEO_SUFFIXES, *RECORDING_SUFFIXES))
+    )
+    answer_to = partial(answer, recognise, estimator)
     with gr.Blocks(title="Action recognition", analytics_enabled=False) as page:
         gr.Markdown(
             "# Which action is it?\nA recording becomes a sentence of action tokens, and a language model reads it. "
@@ -109,8 +122,8 @@ def build(model: str, examples: list[str] = ()):
         with gr.Row():
             with gr.Column(scale=2):
                 recording = gr.File(
-                    label="A recording of skeletons" if reads_skeletons else "A video",
-                    file_types=list(RECORDING_SUFFIXES if reads_skeletons else VIDEO_SUFFIXES),
+                    label=what,
+                    file_types=list(suffixes),
                     type="filepath",
                     elem_id="recording",
                 )
@@ -129,10 +142,10 @@ def build(model: str, examples: list[str] = ()):
                 animation = gr.HTML(elem_id="player")
                 reason = gr.Markdown(label="Why", elem_id="reason")
         fields = {"inputs": [recording, classes], "outputs": [animation, scores, reason]}
-        gr.on([button.click, classes.submit], partial(answer, recognise), **fields, api_name="recognise")
+        gr.on([button.click, classes.submit], answer_to, **fields, api_name="recognise")
         # When the file is removed, its results are removed too.
         recording.change(
-            lambda path, classes: answer(recognise, path, classes) if path else (None, None, None),
+            lambda path, classes: answer_to(path, classes) if path else (None, None, None),
             **fields,
             api_name=False,
         )
@@ -159,11 +172,23 @@ def load_pipeline(model: str):
     return recognise
 
 
-def answer(recognise, path: str | None, classes: str | None):
+def pose_estimator():
+    """The pose estimator whose weights are on this machine; None if there is none."""
+    from action_llm.pose_estimators import PoseError, load_pose_estimator
+
+    try:
+        return load_pose_estimator()
+    except (PoseError, ImportError):
+        return None
+
+
+def answer(recognise, estimator, path: str | None, classes: str | None):
     """The answer to a visitor.
 
     Args:
         recognise: pipeline of the recogniser.
+        estimator: the pose estimator with which a recogniser of skeletons reads videos; None for one of videos, and without
+            weights.
         path: the uploaded file.
         classes: names of classes to choose from, one per line; empty for the classes of the model.
 
@@ -176,6 +201,7 @@ def answer(recognise, path: str | None, classes: str | None):
     import gradio as gr
 
     from action_llm.escaping import markdown
+    from action_llm.video_files import is_video
 
     if path is None:
         raise gr.Error("Upload a recording, or choose an example.")
@@ -188,9 +214,16 @@ def answer(recognise, path: str | None, classes: str | None):
         )
     count = len(labels or recognise.processor.class_names)
     try:
-        answers = recognise(path, top_k=count, candidate_labels=labels, explain=True, return_tokens=True)
+        recording = estimator(path) if estimator is not None and is_video(path) else path
+        answers = recognise(recording, top_k=count, candidate_labels=labels, explain=True, return_tokens=True)
         best = answers[0]
-        animation = player(path, recognise.processor.feature_extractor, best["tokens"], recognise.model.lexicon)
+        extractor = recognise.processor.feature_extractor
+        if recording is not path:
+            shown = pictures(path) | poses(path, recording)
+        else:
+            shown = bodies(path, extractor) if hasattr(extractor, "skeleton_layout") else pictures(path)
+        shown["spans"] = spans(recognise, recording, shown["seconds"], labels)
+        animation = player(shown, best["tokens"], recognise.model.lexicon)
     except (ValueError, OSError) as error:
         # The message names the file, but not its folder on the server. The page would render HTML in it.
         message = str(error).replace(path, os.path.basename(path))
@@ -227,18 +260,16 @@ def describe_training(model: str) -> str:
     return f"It was trained on {markdown_code(dataset)}." if dataset else ""
 
 
-def player(path: str, extractor, tokens: list[dict], lexicon) -> str:
+def player(data: dict, tokens: list[dict], lexicon) -> str:
     """A recording and its action sentence as an HTML iframe.
 
     Args:
-        path: path of the recording.
-        extractor: the feature extractor that read it.
+        data: of the recording: `bodies` or `pictures`, perhaps with `poses`, and its `spans`.
         tokens: the pipeline's `tokens`.
         lexicon: entries of all tokens, or None.
     """
     from action_llm.token_lexicon import token_color
 
-    data = bodies(path, extractor) if hasattr(extractor, "skeleton_layout") else pictures(path)
     used = {token["id"] for token in tokens}
     entries = {} if lexicon is None else {token: lexicon[token].to_dict() for token in used}
     data |= {"tokens": tokens, "lexicon": entries, "colors": {token: token_color(token) for token in used}}
@@ -249,6 +280,53 @@ def player(path: str, extractor, tokens: list[dict], lexicon) -> str:
         f'<iframe title="recording and tokens" sandbox="allow-scripts" srcdoc="{html.escape(page, quote=True)}" '
         f'style="width: 100%; height: {PLAYER_HEIGHT}px; border: 0"></iframe>'
     )
+
+
+def spans(recognise, recording, seconds: float, labels: list[str] | None) -> list[dict]:
+    """The timeline of a long recording, as `start`, `end` and `label` of its spans; empty for short ones, and for recognisers
+    without timelines."""
+    from action_llm.timelines import check_reads_timelines
+
+    try:
+        check_reads_timelines(recognise.model.config)
+    except ValueError:
+        return []
+    if seconds < LONG:
+        return []
+    timeline = recognise.model.timeline(
+        recognise.processor, recording, seconds=WINDOW, stride=STRIDE, class_names=labels
+    )
+    return [{"start": span.start, "end": span.end, "label": span.label} for span in timeline.spans()]
+
+
+def poses(path: str, recording) -> dict:
+    """The people in each frame of `pictures`: the number of their track, and the place of each joint in the frame, from 0 to 1;
+    and the bones between joints.
+
+    Args:
+        path: of the video.
+        recording ([`~skeleton_files.SkeletonRecording`]): of the pose estimator.
+    """
+    from action_llm.skeleton_layouts import get_layout
+    from action_llm.video_files import open_video
+
+    with open_video(path) as video:
+        seconds, count = video.info.seconds, number_of_pictures(video)
+        height, width = video.picture_size()
+    layout = get_layout(recording.layout)
+    frames = []
+    for place in range(count):
+        frame = min(int((place + 0.5) * seconds / count * recording.fps), len(recording.present) - 1)
+        people = []
+        for body in np.flatnonzero(recording.present[frame]).tolist():
+            joints, pixels = recording.keypoints[frame, body], recording.color_pixels[frame, body]
+            is_seen = np.isfinite(joints).all(-1) & np.isfinite(pixels).all(-1)
+            places = np.where(is_seen[:, None], pixels / (width, height), 0).round(4).tolist()
+            people.append(
+                [int(recording.body_ids[body]) + 1, [p if s else None for p, s in zip(places, is_seen, strict=True)]]
+            )
+        frames.append(people)
+    return {"poses": frames, "bones": [[child, parent] for child, parent in enumerate(layout.parents) if parent >= 0]}
 
 
 def bodies(path: str, extractor) -> dict:
@@ -288,8 +366,7 @@ def pictures(path: str) -> dict:
     from action_llm.video_files import open_video
 
     with open_video(path) as video:
-        seconds = video.info.seconds
-        count = max(1, min(MAX_PICTURES, round(10 * seconds), video.info.num_frames))
+        seconds, count = video.info.seconds, number_of_pictures(video)
         height, width = video.picture_size()
         size = (min(PICTURE_HEIGHT, height), max(1, round(width * min(PICTURE_HEIGHT, height) / height)))
         frames = video.frames_at((np.arange(count) + 0.5) * (seconds / count), size)
@@ -299,6 +376,10 @@ def pictures(path: str) -> dict:
         Image.fromarray(frame).save(file, "JPEG", quality=80)
         sources.append("data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode())
     return {"seconds": seconds, "pictures": sources}
+
+
+def number_of_pictures(video) -> int:
+    return max(1, min(MAX_PICTURES, round(10 * video.info.seconds), video.info.num_frames))
 
 
 APP = """from demo import build, serve

@@ -10,9 +10,11 @@ import pytest
 from fresh_python import python
 from hub_server import HubServer
 from tiny_models import CLASS_NAMES, tiny_processor, tiny_recogniser
+from tiny_poses import BrightCorner
 from tiny_videos import tiny_video
 
 from action_llm.token_lexicon import TokenEntry, token_color
+from action_llm.video_files import open_video
 from action_llm_recipes.hub import demo
 
 gradio = pytest.importorskip("gradio", reason="the extra `demo` is not installed")
@@ -154,6 +156,30 @@ def test_frames_of_videos_of_any_format_are_pictures(tmp_path):
         assert all(source.startswith("data:image/jpeg;base64,") for source in data["pictures"])
 
 
+def test_a_video_is_read_by_its_poses_which_are_drawn_over_it(reads_skeletons, tmp_path, monkeypatch):
+    monkeypatch.setattr("action_llm.pose_estimators.load_pose_estimator", BrightCorner)
+    BrightCorner.calls = 0
+    (tmp_path / "clip.mp4").write_bytes(tiny_video(30))
+    recognise, estimator = demo.load_pipeline(str(reads_skeletons)), demo.pose_estimator()
+    shown, scores, reason = demo.answer(recognise, estimator, str(tmp_path / "clip.mp4"), "")
+    assert BrightCorner.calls == 1 and sum(scores.values()) == pytest.approx(1) and "**Why.**" in reason
+    data = data_of(shown)
+    assert len(data["poses"]) == len(data["pictures"]) == 10 and data["spans"] == []
+    recording = estimator(tmp_path / "clip.mp4")
+    with open_video(tmp_path / "clip.mp4") as video:
+        size = video.picture_size()[::-1]
+    for place, people in enumerate(data["poses"]):
+        ((number, joints),) = people
+        expected = recording.color_pixels[round(3 * place + 1.5 - 0.5), 0, 11] / size
+        assert number == 1 and joints[11] == pytest.approx(expected, abs=0.01)
+    monkeypatch.setattr(demo, "LONG", 0.5)
+    monkeypatch.setattr(demo, "WINDOW", 0.6)
+    monkeypatch.setattr(demo, "STRIDE", 0.3)
+    actions = data_of(demo.answer(recognise, estimator, str(tmp_path / "clip.mp4"), "a\nb")[0])["spans"]
+    assert actions[0]["start"] == 0 and actions[-1]["end"] == pytest.approx(1, abs=0.05)
+    assert {action["label"] for action in actions} <= {"a", "b"}
+
+
 def test_a_browser_shows_moves_and_explains(reads_skeletons, reads_videos, walk, tmp_path):
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -239,7 +265,7 @@ def test_the_player_cannot_be_broken_by_a_name(reads_skeletons, walk):
     tokens = [{"token": "<act_1>", "id": 1, "start": 0.0, "end": 1.0}]
     bad = [TokenEntry(code, 1, 1.0, [("</script><script>alert(1)</script>", 2.0)]) for code in range(2)]
     extractor = tiny_processor().feature_extractor
-    shown = demo.player(str(walk), extractor, tokens, bad)
+    shown = demo.player(demo.bodies(str(walk), extractor), tokens, bad)
     assert data_of(shown)["lexicon"]["1"]["classes"][0][0].startswith("</script>")
     assert shown.count("&lt;script") == 2, "of the data, none"
     assert Path(demo.PLAYER).read_text().count("<script") == 2
