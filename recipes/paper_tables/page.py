@@ -338,7 +338,9 @@ def ideas_table(folder: Path, links: str = "") -> str:
             )
     if not lines:
         return ""
-    sums = "\n".join(f"- {verdict}: {'; '.join(ideas)}." for verdict, ideas in verdicts.items() if ideas)
+    sums = "\n".join(
+        f"- {verdict}: {'; '.join(dict.fromkeys(ideas))}." for verdict, ideas in verdicts.items() if ideas
+    )
     return f"{sums}\n\n{_markdown_table(header, lines, texts=2)}"
 
 

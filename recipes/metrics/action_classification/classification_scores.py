@@ -316,7 +316,7 @@ def paired_interval(
         interaction = count / (count - 1) * np.sum(rest**2) / (seeds * (seeds - 1))
         variance += max(0.0, over_seeds - interaction)
         freedom = variance**2 / (over_groups**2 / (count - 1) + over_seeds**2 / (seeds - 1))
-    half = student.ppf((1 + level) / 2, freedom) * math.sqrt(variance)
+    half = float(student.ppf((1 + level) / 2, freedom)) * math.sqrt(variance)
     return Interval(estimate, max(-1.0, estimate - half), min(1.0, estimate + half))
 
 
