@@ -286,7 +286,13 @@ def summary_page(folder: Path) -> str:
         "paper. Intervals are over recordings and, where there are several, over seeds; they leave out that few people were "
         "tested. Bold: the interval does not contain 0.",
         table or "No table with a reference row has been measured yet.",
-        "Pages: " + ("; ".join(f"[{title}]({name})" for title, name in _pages_of(folder)) or "none yet") + ".",
+        *(
+            f"{what}: {'; '.join(f'[{title}]({name})' for title, name in pages)}."
+            for what, pages in zip(
+                ("Measured", "Only the papers' numbers, and commands"), _pages_of(folder), strict=True
+            )
+            if pages
+        ),
         "`recipes/paper_table.py` writes this page and those of the tables.",
     ]
     return "\n\n".join(text) + "\n"
@@ -355,15 +361,16 @@ def _results_of(folder: Path) -> list[TableResults]:
     return results
 
 
-def _pages_of(folder: Path) -> list[tuple[str, str]]:
-    """Title and file name of the page of each table."""
-    pages = []
+def _pages_of(folder: Path) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Title and file name of the pages of tables that were measured, and of the others."""
+    measured, others = [], []
     for results in _results_of(folder):
         about = results.content["about"]
         table = find_table(about["paper"], about["table"])
         title = f"{table.paper_name}, {table.label}, {about['dataset']}"
-        pages.append((title + ", `small` preset" * (about["preset"] == "small"), f"{results.path.stem}.md"))
-    return pages
+        title += ", `small` preset" * (about["preset"] == "small")
+        (measured if results.seeds() else others).append((title, f"{results.path.stem}.md"))
+    return measured, others
 
 
 def _claimed_gain(table: Table, row: Row) -> str:
