@@ -120,7 +120,7 @@ def recording_from_array(
 
     Raises:
         SkeletonFileError: If the shape is wrong, values are not numbers, ids are not distinct integers, there are more people
-            than frames, the recording is too large (`size_limits`), or the frame rate is impossible.
+            than frames and no ids, the recording is too large (`size_limits`), or the frame rate is impossible.
     """
     skeleton = get_layout(layout)
     shape = keypoints.shape
@@ -136,7 +136,8 @@ def recording_from_array(
         expected = f"numbers (frames, {skeleton.num_joints}, {skeleton.dimensions}) or (frames, people, …)"
         actual = f"{keypoints.dtype} {shape}{_guess_axes(shape, skeleton)}"
         raise SkeletonFileError(source, None, actual, f"{expected}, layout {skeleton.name}")
-    if keypoints.shape[1] > len(keypoints):  # people first, as in PYSKL and MMAction2
+    # People first, as in PYSKL and MMAction2; ids tell which axis is that of people.
+    if body_ids is None and keypoints.shape[1] > len(keypoints):
         frames = f"{len(keypoints)} frame" + "s" * (len(keypoints) > 1)
         actual = f"{keypoints.shape[1]} people in {frames}; if people come first, transpose the first two axes"
         raise SkeletonFileError(source, None, actual, "(frames, people, joints, coordinates)")

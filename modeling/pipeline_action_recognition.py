@@ -108,7 +108,8 @@ class ActionRecognitionPipeline(Pipeline):
         per_person (`bool`, defaults to `False`):
             Whether a model of skeletons recognises each person of a recording alone, whether a sensor saw them or a pose
             estimator. A recording then gives a list with the first of the dicts above for each person, in order of appearance.
-            Actions that need two people are not recognised so, and `top_k` must be left out.
+            People of whom too few joints are seen are left out, with a warning in the log. Actions that need two people are
+            not recognised so, and `top_k` must be left out.
         versions (`int`, defaults to 1):
             Number of versions of a recording whose probabilities are averaged: the original, and versions varied by the
             `augment_` settings of the model's feature extractor. All versions are read in one batch. `tokens` belong to the
@@ -317,17 +318,21 @@ class ActionRecognitionPipeline(Pipeline):
                 return inputs
 
             if per_person:
-                people = [
-                    {
-                        "inputs": inputs_of(person.recording),
-                        "recording": person.recording,
-                        "warnings": extractor.doubts(person.recording),
-                        "about": {"person": person.number, "start": person.start, "end": person.end},
-                    }
-                    for person in people_of(recording, extractor.cleaning)
-                ]
+                people, error = [], TooFewJointsError(sample_id, "nobody", "at least one person")
+                for person in people_of(recording, extractor.cleaning):
+                    try:
+                        inputs = inputs_of(person.recording)
+                    except TooFewJointsError as error_of_person:
+                        error = error_of_person
+                        logger.warning(f"person {person.number} is left out: {error}")
+                        continue
+                    about = {"person": person.number, "start": person.start, "end": person.end}
+                    warnings = extractor.doubts(person.recording)
+                    people.append(
+                        {"inputs": inputs, "recording": person.recording, "warnings": warnings, "about": about}
+                    )
                 if not people:
-                    raise TooFewJointsError(sample_id, "nobody", "at least one person")
+                    raise error
                 return {"people": people}
             inputs = inputs_of(recording)
         except (ValueError, TypeError, OSError, ImportError) as error:

@@ -11,7 +11,7 @@ import numpy as np
 from .array_files import recording_of_people
 from .person_tracking import Detections, PersonTracker, assignment_solver, track_people
 from .recording_parts import join_frames
-from .size_limits import MAX_COMPARISONS, MAX_JOINTS
+from .size_limits import MAX_BODIES, MAX_COMPARISONS, MAX_JOINTS
 from .skeleton_files import SkeletonRecording, check_size, checked_rate
 from .skeleton_layouts import get_layout
 from .video_files import open_video
@@ -239,7 +239,7 @@ def _of_people(frames: Sequence[Detections], identities: Sequence[np.ndarray]) -
     present = np.concatenate(identities)
     numbers, seen = np.unique(present[present >= 0], return_counts=True)
     num_joints = frames[0].scores.shape[1]
-    most = min(math.isqrt(MAX_COMPARISONS // len(frames)), MAX_JOINTS // (len(frames) * num_joints), len(frames))
+    most = min(math.isqrt(MAX_COMPARISONS // len(frames)), MAX_JOINTS // (len(frames) * num_joints), MAX_BODIES)
     kept = numbers[np.sort(np.argsort(-seen, kind="stable")[:most])]
     slots = {number: slot for slot, number in enumerate(kept.tolist())}
     arrays = [np.zeros((len(frames), len(kept), *part.shape[1:])) for part in frames[0]]

@@ -15,6 +15,7 @@ from .feature_extraction_skeleton import TooFewJointsError
 from .modeling_vtem import VisualEvent
 from .pose_estimators import PoseEstimator, load_pose_estimator
 from .recording_parts import as_recording
+from .skeleton_bodies import valid_joints
 from .skeleton_files import SkeletonRecording
 from .sliding_windows import SLACK, EventBlock, Window, check_window, windows_of_events, windows_of_frames
 from .timeline_captions import caption
@@ -51,7 +52,7 @@ class Step(NamedTuple):
     Attributes:
         start, end: seconds from the start of the recording.
         probabilities: mean class probabilities of the windows that contain the step, float64 (num_classes,); NaN if nobody is
-            seen in them.
+            seen in the step itself, or well enough in its windows.
         known: seconds of the recording that were read when the last of these windows was complete.
         is_doubtful: whether these windows are unlike the recordings that the model knows, so that the probabilities mean
             little: their mean [`~action_sentence.token_distance`] is above the `familiar_distance` of the action model.
@@ -300,11 +301,24 @@ class _Scored(NamedTuple):
 
 def _step(number: int, scored: list[_Scored], last: Window, stride: float, familiar: float) -> Step:
     """A step, from its windows; `last` is the last of them, and `familiar` the highest distance that is not doubted."""
-    scored = [window for window in scored if not np.isnan(window.probabilities).any()] or scored
-    probabilities, distances = zip(*scored, strict=True)
-    end = (number + 1) * stride
+    start, end = number * stride, (number + 1) * stride
     end = end if end <= last.end + SLACK * stride else last.end
-    return Step(number * stride, end, np.mean(probabilities, axis=0), last.known, bool(np.mean(distances) > familiar))
+    if not _shows_somebody(last, start, end):
+        return Step(start, end, np.full_like(scored[0].probabilities, np.nan), last.known)
+    seen = [window for window in scored if not np.isnan(window.probabilities).any()] or scored
+    probabilities, distances = zip(*seen, strict=True)
+    return Step(start, end, np.mean(probabilities, axis=0), last.known, bool(np.mean(distances) > familiar))
+
+
+def _shows_somebody(window: Window, start: float, end: float) -> bool:
+    """Whether anybody is seen in a part of a window. Events of a video are there whether they show people or not."""
+    recording = window.content
+    if not isinstance(recording, SkeletonRecording):
+        return True
+    before = round(window.start * recording.fps)
+    first = min(round(start * recording.fps) - before, len(recording.present) - 1)
+    last = max(round(end * recording.fps) - before, first + 1)
+    return bool(valid_joints(recording.keypoints[first:last], recording.present[first:last]).any())
 
 
 class _ScoreEvents:

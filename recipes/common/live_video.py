@@ -89,7 +89,7 @@ class LiveVideo(VideoFrames):
         super().__init__()
         self.path, self._container = name, container
         if not container.streams.video:
-            self.close()
+            container.close()
             raise VideoFileError(name, "no video")
         self._stream = container.streams.video[0]
         context = self._stream.codec_context
@@ -99,31 +99,29 @@ class LiveVideo(VideoFrames):
         check_pixels(name, context.height, context.width)
         self._changed, self._newest, self._problem = threading.Condition(), None, None
         self._is_over = False
+        self._thread = threading.Thread(target=self._decode, daemon=True)
 
     def close(self):
-        self._is_over = True
+        self._end()
+        if self._thread.is_alive():  # FFmpeg crashes if a container is closed while it is read
+            self._thread.join()
         self._container.close()
 
     def _frames_in_order(self, times: Iterable[float], patience: float = 1.0) -> Iterator[av.VideoFrame]:
-        thread = threading.Thread(target=self._decode, daemon=True)
-        thread.start()
-        try:
+        self._thread.start()
+        with self._changed:
+            self._changed.wait_for(lambda: self._newest is not None or self._is_over)
+        start = time.monotonic()
+        for moment in times:
             with self._changed:
-                self._changed.wait_for(lambda: self._newest is not None or self._is_over)
-            start = time.monotonic()
-            for moment in times:
-                with self._changed:
-                    left = start + moment - time.monotonic()
-                    self._changed.wait_for(lambda: self._is_over, timeout=max(left, 0))
-                    newest, is_over = self._newest, self._is_over
-                if newest is None:
-                    raise VideoFileError(self.path, f"no frame that can be decoded ({self._problem or 'it ended'})")
-                if is_over and start + moment > time.monotonic():
-                    return
-                yield newest
-        finally:
-            self._is_over = True
-            thread.join()
+                left = start + moment - time.monotonic()
+                self._changed.wait_for(lambda: self._is_over, timeout=max(left, 0))
+                newest, is_over = self._newest, self._is_over
+            if newest is None:
+                raise VideoFileError(self.path, f"no frame that can be decoded ({self._problem or 'it ended'})")
+            if is_over and start + moment > time.monotonic():
+                return
+            yield newest
 
     def _decode(self) -> None:
         """Keeps the newest frame until the video ends. A file that comes faster than it plays is held back."""
@@ -133,16 +131,20 @@ class LiveVideo(VideoFrames):
                 if first is None:
                     first, start = frame.time, time.monotonic()
                 ahead = (frame.time or 0) - (first or 0) - (time.monotonic() - start)
-                if 0 < ahead < SILENT_SECONDS:
-                    time.sleep(ahead)
-                if self._is_over:
-                    break
                 with self._changed:
+                    if 0 < ahead < SILENT_SECONDS:
+                        self._changed.wait_for(lambda: self._is_over, timeout=ahead)
+                    if self._is_over:
+                        break
                     self._newest = frame
                     self._changed.notify_all()
         except (av.error.FFmpegError, OSError) as error:
             self._problem = error.strerror or str(error)
             warnings.warn(f"{self.path}: the video ended: {self._problem}", stacklevel=1)
+        self._end()
+
+    def _end(self) -> None:
+        """Tells the reader and the thread that no further frames come."""
         with self._changed:
             self._is_over = True
             self._changed.notify_all()

@@ -74,6 +74,8 @@ def test_people_who_were_tracked_keep_their_ids(tmp_path):
     recording = read_recording(path, layout="kinect20")
     assert recording.body_ids.dtype == np.int64 and recording.body_ids.tolist() == [7, -(2**62)]
     assert np.array_equal(recording.keypoints, both) and "changed places" not in recording.symptoms
+    np.savez(path, keypoints=both[:1], body_ids=np.array([7, 9]))
+    assert read_recording(path, layout="kinect20").present.shape == (1, 2)  # more people than frames
     for ids, actual in (([0, 0], r"\(2,\), some of them equal"), ([0], r"int64 \(1,\)"), ([0.0, 1.0], "float64")):
         np.savez(path, keypoints=both, body_ids=np.array(ids))
         with pytest.raises(SkeletonFileError, match=f"expected 2 distinct integers, .*found body_ids .*{actual}"):

@@ -389,6 +389,21 @@ def test_each_person_is_recognised_alone(recognise, see):
         see("clip.mp4", per_person=True)
 
 
+def test_a_person_of_too_few_joints_does_not_lose_the_others(recognise, caplog):
+    """A leg that a sensor takes for a person is no reason to lose the person beside it."""
+    leg = np.zeros((20, 25, 3), np.float32)
+    joints = [
+        place for place, name in enumerate(LAYOUTS["kinect25"].joint_names) if name in ("left_knee", "left_ankle")
+    ]
+    leg[:, joints] = person(20, place=(2.0, -0.2, 3.0))[:, joints]
+    ghost = recording_of_bodies([(0, person(40)), (10, leg)], ids=[7, 9])
+    (found,) = recognise(ghost, per_person=True)
+    assert found["person"] == 7 and found["label"] in CLASS_NAMES
+    assert "person 9 is left out: made.skeleton: expected hips" in caplog.text
+    (alone,) = recognise(recording_of_bodies([(0, leg)]), per_person=True, on_error="return")
+    assert alone["error"].startswith("made.skeleton: expected hips")
+
+
 def test_code_from_a_repository_needs_no_scipy_and_takes_an_estimator_of_the_installed_package(
     parts, recognise, tmp_path, monkeypatch
 ):

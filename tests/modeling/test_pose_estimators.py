@@ -23,7 +23,7 @@ from transformers import (
     VitPoseForPoseEstimation,
 )
 
-from action_llm import mediapipe_pose, pose_estimators
+from action_llm import mediapipe_pose, pose_estimation, pose_estimators
 from action_llm.frame_sequences import FrameArray
 from action_llm.mediapipe_pose import FOCAL_LENGTH, LEAST_DISTANCE, MediaPipePose, positions, smoothed_distances
 from action_llm.person_tracking import Detections
@@ -61,12 +61,13 @@ def same(recording, other):
         np.testing.assert_allclose(getattr(recording, name), getattr(other, name), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("people", [1, 2])
 @pytest.mark.parametrize("settings", [{}, {"fps": 10}, {"mirrored": True}])
-def test_a_stream_has_the_poses_of_the_whole_video(settings):
-    same(
-        joined(BrightCorner().stream(io.BytesIO(tiny_video(24)), **settings)),
-        BrightCorner()(io.BytesIO(tiny_video(24)), **settings),
-    )
+def test_a_stream_has_the_poses_of_the_whole_video(settings, people):
+    estimator = BrightCorner(people=people)
+    whole = estimator(io.BytesIO(tiny_video(24)), **settings)
+    assert whole.body_ids.tolist() == list(range(people))
+    same(joined(estimator.stream(io.BytesIO(tiny_video(24)), **settings)), whole)
     assert not joined(BrightCorner(threshold=256).stream(io.BytesIO(tiny_video(6)))).present.size  # nobody
 
 
@@ -186,7 +187,7 @@ def test_a_video_of_nobody_and_wrong_settings():
         BrightCorner(max_people=0)
 
 
-def test_only_the_people_who_are_seen_longest_fit_in_a_short_recording():
+def test_only_the_people_who_are_seen_longest_are_kept(monkeypatch):
     class Crowd(BrightCorner):
         def detect(self, pictures):
             for number, _ in enumerate(pictures):
@@ -194,6 +195,8 @@ def test_only_the_people_who_are_seen_longest_fit_in_a_short_recording():
                 joints = np.stack([BODY + np.array([100 * person, 0, 0]) for person in range(people)])
                 yield Detections(joints[..., :2], np.ones(joints.shape[:2]), joints)
 
+    assert Crowd()(io.BytesIO(tiny_video(6))).present.sum(0).tolist() == [6, *[1] * 7]  # more people than frames
+    monkeypatch.setattr(pose_estimation, "MAX_BODIES", 6)
     recording = Crowd()(io.BytesIO(tiny_video(6)))
     assert recording.keypoints.shape[1] == 6 and recording.present.sum(0).tolist() == [6, 1, 1, 1, 1, 1]
 

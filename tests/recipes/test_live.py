@@ -1,10 +1,13 @@
 """`live.py` with files in place of cameras: its labels are those of timelines, and addresses lead nowhere else."""
 
 import functools
+import itertools
 import json
 import threading
+import time
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +20,7 @@ from action_llm.pose_estimation import PoseEstimator
 from action_llm.video_files import open_video
 from action_llm.video_frames import VideoFileError
 from action_llm_recipes import live
-from action_llm_recipes.common.live_video import open_address, open_camera
+from action_llm_recipes.common.live_video import LiveVideo, open_address, open_camera
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +124,33 @@ def test_a_stream_from_an_address_keeps_its_pace_and_skips_frames(tmp_path):
     with serving(tmp_path) as address, open_address(f"{address}/clip.mp4") as video:
         pieces = list(PoseEstimator.stream(BrightCorner(), video))
     assert {len(piece.present) for piece in pieces} == {1}
+
+
+def test_a_stream_is_not_closed_while_it_is_read():
+    """FFmpeg crashes then. The reader was interrupted, and its frames are not read to their end."""
+    read = []
+
+    class Container(SimpleNamespace):
+        is_closed = False
+
+        def decode(self, stream):
+            for number in itertools.count():
+                time.sleep(0.01)
+                read.append(self.is_closed)
+                yield SimpleNamespace(time=number / 100)
+
+        def close(self):
+            self.is_closed = True
+
+    context = SimpleNamespace(width=48, height=32)
+    stream = SimpleNamespace(codec_context=context, average_rate=30, guessed_rate=30)
+    video = LiveVideo("endless", Container(streams=SimpleNamespace(video=[stream])))
+    with video:
+        frames = video._frames_in_order(itertools.repeat(0.0))
+        next(frames)
+    count = len(read)
+    time.sleep(0.03)
+    assert len(read) == count and not any(read) and video._container.is_closed
 
 
 def test_addresses_lead_to_videos_alone(tmp_path):

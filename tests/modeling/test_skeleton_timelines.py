@@ -1,0 +1,54 @@
+"""Timelines of skeletons: windows over frames, and labels only where somebody is seen."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from skeleton_people import person, recording
+from tiny_models import tiny_recogniser
+
+from action_llm.skeleton_files import SkeletonRecording
+from action_llm.sliding_windows import windows_of_frames
+
+
+@pytest.fixture(scope="module")
+def recogniser():
+    return tiny_recogniser("skeletons")
+
+
+def test_time_without_anybody_has_no_label(recogniser):
+    """A person is seen from 3.2 to 4.5 s; windows of two seconds reach further."""
+    model, processor = recogniser
+    scene = recording([(0, np.zeros((240, 25, 3), np.float32)), (96, person(39))])
+    (span,) = model.timeline(processor, scene, seconds=2.0, stride=0.5).spans()
+    assert (span.start, span.end) == (3.0, 4.5)
+    steps = list(model.stream_timeline(processor, scene, seconds=2.0, stride=0.5))
+    assert [step.start for step in steps if not np.isnan(step.probabilities).any()] == [3.0, 3.5, 4.0]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_windows_hold_the_frames_of_their_time_wherever_the_recording_is_cut(seed):
+    generator = np.random.default_rng(seed)
+    length, people, fps = int(generator.integers(1, 80)), 3, float(generator.choice([5, 7.3, 29.97, 30]))
+    present = generator.random((length, people)) < 0.6
+    joints = (generator.normal(size=(length, people, 25, 3)) * present[..., None, None]).astype(np.float32)
+    whole = SkeletonRecording(joints, present, np.arange(people), "kinect25", fps, "cut")
+    seconds = float(generator.uniform(0.2, 2))
+    stride = seconds * float(generator.choice([1, 0.5, 0.37]))
+    cuts = [0, *sorted(generator.integers(0, length + 1, 5).tolist()), length]
+    parts = (
+        replace(whole, keypoints=joints[first:last], present=present[first:last]) for first, last in pairwise(cuts)
+    )
+    windows = list(windows_of_frames(parts, seconds, stride))
+    duration = length / fps
+    assert windows[-1].end == duration
+    for number, window in enumerate(windows):
+        assert window.start == number * stride and window.end == pytest.approx(min(window.start + seconds, duration))
+        assert window.known == window.end
+        first = min(round(window.start * fps), length - 1)
+        last = max(round(window.end * fps), first + 1)
+        seen = sorted(np.flatnonzero(present[first:last].any(0)))
+        order = np.argsort(window.content.body_ids)
+        assert window.content.body_ids[order].tolist() == seen
+        np.testing.assert_array_equal(window.content.keypoints[:, order], joints[first:last, seen])
