@@ -2,22 +2,26 @@
 Search recordings for actions: by text, or by an example.
 
 ```bash
-action-llm-search index my_recordings --model runs/mine/sft/model --output my_index.safetensors
+action-llm-search index my_recordings --model runs/mine/sft/model --seconds 4 --output my_index.safetensors
 action-llm-search find my_index.safetensors "someone sits down and then waves"
 action-llm-search find my_index.safetensors --example clip.skeleton --json
 ```
 
-The index has the class probabilities and the action sentence of every recording, or, with `--seconds`, of every span of its
-timeline, for long recordings. The same command brings it up to date, and continues a stopped run: it reads the recordings that
-are new, have changed, or could not be read, and leaves out those that are gone. Recordings that cannot be read are listed.
+The index has the class probabilities and the action sentence of every span of the timelines of the recordings, by a window of
+`--seconds`. Without `--seconds`, each recording is read as a whole, for clips of single actions. The same command brings the
+index up to date, and continues a stopped run: it reads the recordings that are new, have changed, or could not be read, and
+leaves out those that are gone. Recordings that cannot be read are listed.
 
-A text names actions by words of the class names, in their order ("… and then …", "… followed by …"). `search/queries.py` says
-how it is read; a text that shares no word with any class name is read by the language model, which is slower and less certain.
-An example is a recording: the results are those with the most similar class probabilities.
+A text names actions by words of the class names, with their order ("… and then …", "… followed by …", "… before …", "… after
+…"), which needs an index with `--seconds`. `search/queries.py` says how it is read; a text that shares no word with any class
+name is read by the language model, which is slower and less certain. Words that were left out are listed. An example is a
+recording: the results are those with the most similar class probabilities.
 """
 
 import argparse
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from action_llm_recipes.common.launching import CommandParser, launch_command
@@ -31,8 +35,9 @@ def build(arguments: argparse.Namespace) -> None:
 
     check_recogniser(arguments.model)
     with writing(arguments.output, "--output", is_file=True):
-        reader = Reader(arguments.model, arguments.seconds, arguments.stride, arguments.batch_size)
-        files = recordings_in(arguments.recordings, reader.processor)
+        settings = {name: getattr(arguments, name) for name in ("seconds", "stride", "batch_size", "pose", "mirrored")}
+        reader = Reader(arguments.model, **{name: value for name, value in settings.items() if value is not None})
+        files = recordings_in(arguments.recordings, reader.reads_skeletons)
         recordings = update_index(arguments.output, reader.settings, files, reader)
     skipped = [recording for recording in recordings if recording.reason is not None]
     for recording in skipped:
@@ -45,42 +50,54 @@ def build(arguments: argparse.Namespace) -> None:
     )
 
 
-def recordings_in(paths: list[str], processor) -> list[Path]:
+def recordings_in(paths: list[str], reads_skeletons: bool) -> list[Path]:
     """
     The recordings that paths name, in this order; those of a folder are sorted.
 
     Args:
-        paths: files, or folders with recordings and folders.
-        processor ([`ActionLLMProcessor`]): of the recogniser. One of skeletons also reads videos.
+        paths: recordings, or folders with recordings and folders. A folder of OpenPose, with a file per frame, is a recording.
+        reads_skeletons: whether the recogniser reads skeletons; it then also reads videos.
 
     Raises:
         ValueError: if a path does not exist, or a folder has no recordings.
     """
     from action_llm.recording_files import RECORDING_SUFFIXES
     from action_llm.video_files import VIDEO_SUFFIXES
-    from action_llm_datasets.names import METADATA, SKELETON
 
-    reads_skeletons = hasattr(processor.feature_extractor, "skeleton_layout")
     suffixes = (*RECORDING_SUFFIXES, *VIDEO_SUFFIXES) if reads_skeletons else VIDEO_SUFFIXES
-    files = []
+    recordings = []
     for path in map(Path, paths):
-        if path.is_file():
-            files.append(path)
-            continue
-        if not path.is_dir():
+        if not path.exists():
             raise ValueError(f"there is no file or folder {path}.")
-        found = sorted(
-            file
-            for file in path.rglob("*")
-            if file.name.lower().endswith(suffixes)
-            and file.is_file()
-            and file.name not in (METADATA, SKELETON)
-            and not any(part.startswith(".") for part in file.relative_to(path).parts)
-        )
+        found = [path] if path.is_file() else sorted(_in_folder(path, suffixes))
         if not found:
             raise ValueError(f"{path} has no recordings: expected files with the suffixes {', '.join(suffixes)}.")
-        files += found
-    return list(dict.fromkeys(files))
+        recordings += found
+    return list(dict.fromkeys(recordings))
+
+
+def _in_folder(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
+    from action_llm_datasets.names import METADATA, SKELETON
+
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if is_openpose := ".json" in suffixes and _is_openpose(root):
+            yield Path(root)
+        for name in names:
+            is_recording = name.lower().endswith(suffixes) and name not in (METADATA, SKELETON) and name[0] != "."
+            is_frame = is_openpose and name.lower().endswith(".json")
+            if is_recording and not is_frame and os.path.isfile(os.path.join(root, name)):
+                yield Path(root, name)
+
+
+def _is_openpose(folder: str) -> bool:
+    from action_llm.pose_json_files import is_openpose_folder
+    from action_llm.skeleton_files import SkeletonFileError
+
+    try:
+        return is_openpose_folder(folder)
+    except (SkeletonFileError, OSError):  # its files are recordings that cannot be read
+        return False
 
 
 def find(arguments: argparse.Namespace) -> None:
@@ -95,11 +112,15 @@ def find(arguments: argparse.Namespace) -> None:
         parts = read_text(arguments.text, index.class_names, lambda text: by_model(text, index, arguments.model))
     results = [describe(index, hit) for hit in find(index, parts, arguments.count, arguments.within)]
     if arguments.json:
-        query = [{"text": part.text, "by": part.by, "classes": classes_of(part, index)} for part in parts]
+        query = [
+            {"text": part.text, "by": part.by, "classes": classes_of(part, index), "left_out": part.left_out}
+            for part in parts
+        ]
         print(json.dumps({"query": query, "results": results}, indent=1, ensure_ascii=False))
         return
     for part in parts:
-        print(f"{part.text}: {as_text(classes_of(part, index))} (by {part.by})")
+        left_out = f"; left out: {', '.join(part.left_out)}" if part.left_out else ""
+        print(f"{part.text}: {as_text(classes_of(part, index))} (by {part.by}{left_out})")
     for place, result in enumerate(results, start=1):
         print(
             f"{place:3d}. {result['score']:6.1%}  {result['start']:.1f}–{result['end']:.1f} s  {result['file']}  "
@@ -141,14 +162,19 @@ def recogniser_of(index, model: str | None):
     Raises:
         ValueError: if it is another recogniser than that of the index.
     """
+    from action_llm.model_files import as_written
     from action_llm_recipes.search.recording_index import Reader
 
     model = model or index.settings["model"]
     check_recogniser(model)
-    reader = Reader(model)
+    reader = Reader(model, pose=index.settings["pose"], mirrored=index.settings["mirrored"])
     for name in ("action_model", "training", "class_names"):
-        if reader.settings[name] != index.settings[name]:
-            raise ValueError(f"{model} is not the recogniser of the index: its {name} differs; set --model.")
+        expected, actual = index.settings[name], reader.settings[name]
+        if actual != expected:
+            raise ValueError(
+                f"{model} is not the recogniser of the index: {name}: expected {as_written(expected)}, found "
+                f"{as_written(actual)}; set --model"
+            )
     return reader
 
 
@@ -196,12 +222,21 @@ def main() -> None:
     index.add_argument(
         "--seconds",
         type=float,
-        help="length of the sliding window of timelines, for long recordings; by default, each recording is read as a whole",
+        help="length of the sliding window of timelines, such as 4; by default, each recording is read as a whole",
     )
-    index.add_argument("--stride", type=float, default=1.0, help="seconds between the starts of windows (default: 1)")
+    index.add_argument(
+        "--stride", type=float, help="seconds between the starts of windows (default: 1); needs --seconds"
+    )
     index.add_argument(
         "--batch_size", type=int, default=8, help="recordings, or windows, that are read at a time (default: 8)"
     )
+    index.add_argument(
+        "--pose",
+        choices=("mediapipe", "vitpose"),
+        help="pose estimator with which a recogniser of skeletons reads videos (default: the first whose weights are on this "
+        "machine)",
+    )
+    index.add_argument("--mirrored", action="store_true", help="whether these videos are mirror images")
     index.set_defaults(work=build)
     query = commands.add_parser("find", help="search an index")
     query.add_argument("index", metavar="INDEX", help="file of the index")
@@ -219,6 +254,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.command == "find" and (arguments.text is None) == (arguments.example is None):
         parser.error("find: give either TEXT or --example.")
+    if arguments.command == "index" and arguments.stride is not None and arguments.seconds is None:
+        parser.error("--stride: expected --seconds with it, the length of the window.")
     for name in ("count", "batch_size"):
         if getattr(arguments, name, 1) < 1:
             parser.error(f"--{name}: expected at least 1, got {getattr(arguments, name)}.")

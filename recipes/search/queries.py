@@ -1,10 +1,11 @@
 """
 Queries of a search: text, or a recording as an example, as distributions over the classes of a recogniser.
 
-**Text** names actions in their order: "someone sits down and then waves". Each part is read as the classes whose names share
-most word stems with it; a part that is a class name is that class. A part that shares no word with any name is read by the
-language model: the classes are as probable as they make the part likely, P(part | sentence) averaged over the sentences of the
-index that are most typical of the class.
+**Text** names actions and their order: "someone sits down and then waves", "waves after sitting down" (`in_order`). Each part
+is read as the classes whose names share most word stems with it; a part that is a class name is that class. Words of other
+class names are left out, and listed in `Part.left_out`. A part that shares no word with any name is read by the language model:
+the classes are as probable as they make the part likely, P(part | sentence) averaged over the sentences of the index that are
+most typical of the class. What is not done cannot be searched for, so negation is an error.
 
 **Order.** A part follows another if its window begins after the other's, in the same recording, and soon after it. The score of
 windows in order is the product of their scores.
@@ -14,20 +15,25 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from action_llm_recipes.search.recording_index import RecordingIndex, SearchIndexError
 
-# Between the parts of a query.
-THEN = re.compile(r"\s*[,;]?\s*\b(?:(?:and\s+)?then|(?:and\s+is\s+)?followed\s+by)\b\s*,?\s*", re.IGNORECASE)
+# Between two actions, the first of which happens first; and between two, the second of which does.
+THEN = r"(?:and\s+)?(?:then|after(?:wards?|\s+that|\s+which)|before(?!\s+that))|(?:and\s+is\s+)?followed\s+by"
+AFTER = r"(?:and\s+)?(?:after|before\s+that)"
+CONNECTIVE = re.compile(rf"\b(?:{THEN}|(?P<after>{AFTER}))\b", re.IGNORECASE)
+# "After waving, sits down" is "sits down after waving".
+OPENING = re.compile(r"\W*(before|after)\s+(?!that\b)([^,]+),(.+)", re.IGNORECASE)
+NEGATION = re.compile(r"\b(?:not|cannot|no|nobody|never|without|neither|nor)\b|n['’]t\b", re.IGNORECASE)
 # Words that name no action.
 IGNORED = frozenset(
     re.findall(
         r"\w+",
         "a an and are at be by child children does doing for from he her him his in is it its man men of on one or people "
-        "person she somebody someone something that the their them they this to up while with woman women",
+        "person s she somebody someone something that the their them they this to up while with woman women",
     )
 )
 # Sentences of the index that stand for a class, for texts that share no word with its name.
@@ -43,11 +49,13 @@ class Part:
         text: as it was given.
         weights: probabilities of the classes, float64 (num_classes,).
         by: how it was read: "name", "words", "language model" or "example".
+        left_out: its words that are in names of other classes only.
     """
 
     text: str
     weights: np.ndarray
     by: str
+    left_out: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -65,30 +73,43 @@ class Hit:
 
 
 def stem(word: str) -> str:
-    """A word without the endings of plurals and verbs: "waves", "waved" and "waving" have the same stem as "wave"."""
+    """
+    A word without the endings of plurals and verbs.
+
+    The forms of a regular verb have the same stem: "carry", "carries", "carried" and "carrying"; "use", "uses", "used" and
+    "using"; "nod", "nods", "nodded" and "nodding". What is left of a word has a vowel, so "sing" is no form of "s".
+    """
     word = word.lower()
-    for ending in ("ing", "ed", "es", "s"):
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
-            word = word[: -len(ending)]
-            break
-    word = word.rstrip("e") if len(word) > 3 else word
-    return word[:-1] if len(word) > 3 and word[-1] == word[-2] else word
+    if word.endswith("s") and not word.endswith("ss") and len(word) > 3:
+        word = word[:-1]
+    if re.search("[aeiouy].*ing$", word):
+        word = word[:-3]
+    elif re.search("[aeiouy].*(?<!e)ed$", word):
+        word = word[:-2]
+    word = re.sub("ie?$", "y", word)
+    word = word[:-1] if word.endswith("e") and len(word) > 2 else word
+    return word[:-1] if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "aeiou" else word
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text."""
+    return re.findall(r"\w+", text)
 
 
 def stems(text: str) -> set[str]:
     """The stems of the words of a text that can name an action."""
-    return {stem(word) for word in re.findall(r"\w+", text.lower()) if word not in IGNORED}
+    return {stem(word) for word in words_of(text.lower()) if word not in IGNORED}
 
 
-def by_words(text: str, class_names: Sequence[str]) -> np.ndarray | None:
+def by_words(text: str, class_names: Sequence[str]) -> Part | None:
     """
-    Weights of the classes whose names share most words with a text.
+    The classes whose names share most words with a text.
 
     The share is Dice's coefficient of the stems, each weighted by its inverse frequency in the names; words that are in no name
     do not count.
 
     Returns:
-        float64 (num_classes,): equal for the best classes, 0 for others; None if no name shares a word with the text.
+        The part, with equal weights for the best classes and 0 for others; None if no name shares a word with the text.
     """
     names = [stems(name) for name in class_names]
     counts = Counter(word for name in names for word in name)
@@ -102,12 +123,40 @@ def by_words(text: str, class_names: Sequence[str]) -> np.ndarray | None:
         return None
     shares = np.array([2 * total(query & name) / (total(query) + total(name)) for name in names])
     best = shares >= shares.max() * (1 - 1e-9)
-    return best / best.sum()
+    others = query.difference(*(name for name, is_best in zip(names, best, strict=True) if is_best))
+    left_out = [word for word in words_of(text) if stem(word) in others]
+    return Part(text, best / best.sum(), "words", left_out)
+
+
+def in_order(text: str) -> list[str]:
+    """
+    The parts of a text that name an action each, in the order in which the actions happen.
+
+    Raises:
+        ValueError: if a part is empty, or "after" stands beside another connective, so that the order is ambiguous.
+    """
+    if opening := OPENING.fullmatch(text):
+        connective, first, second = opening.groups()
+        text = f"{second} {connective} {first}"
+    connectives = list(CONNECTIVE.finditer(text))
+    borders = [0, *(border for connective in connectives for border in connective.span()), len(text)]
+    parts = [text[start:end].strip(" .,;") for start, end in zip(borders[::2], borders[1::2], strict=True)]
+    if not all(map(words_of, parts)):
+        raise ValueError(
+            f"expected a text that names an action, or several with 'then', 'before' or 'after' between them; got {text!r}."
+        )
+    if any(connective["after"] for connective in connectives):
+        if len(parts) > 2:
+            raise ValueError(
+                f"{text!r}: the order of {len(parts)} actions is ambiguous: name the first one first, with 'then'."
+            )
+        parts.reverse()
+    return parts
 
 
 def read_text(text: str, class_names: Sequence[str], by_language_model: Callable[[str], np.ndarray]) -> list[Part]:
     """
-    The parts of a text.
+    The parts of a text, in the order in which their actions happen.
 
     Args:
         text: of the query.
@@ -115,22 +164,23 @@ def read_text(text: str, class_names: Sequence[str], by_language_model: Callable
         by_language_model: text → weights of the classes, for a part that shares no word with any class name.
 
     Raises:
-        ValueError: if the text, or a part of it, is empty.
+        ValueError: as of `in_order`, and if the text says what is not done.
     """
     exact = {name.casefold(): place for place, name in enumerate(class_names)}
-    texts = [text] if " ".join(text.split()).casefold() in exact else THEN.split(text)
-    parts = []
-    for part in (" ".join(piece.split()) for piece in texts):
-        if not re.search(r"\w", part):
+    text = " ".join(text.split())
+    texts = [text]
+    if text.casefold() not in exact:
+        if negation := NEGATION.search(text):
             raise ValueError(
-                f"expected a text that names an action, or several with 'then' between them; got {text!r}."
+                f"{text!r}: expected actions that are done, found {negation[0]!r}: leave out what is not done."
             )
+        texts = in_order(text)
+    parts = []
+    for part in texts:
         if part.casefold() in exact:
             parts.append(Part(part, np.eye(len(class_names))[exact[part.casefold()]], "name"))
-        elif (weights := by_words(part, class_names)) is not None:
-            parts.append(Part(part, weights, "words"))
         else:
-            parts.append(Part(part, by_language_model(part), "language model"))
+            parts.append(by_words(part, class_names) or Part(part, by_language_model(part), "language model"))
     return parts
 
 
@@ -153,13 +203,14 @@ def by_likelihood(text: str, index: RecordingIndex, model, processor) -> np.ndar
 
     from action_llm.label_scoring import label_trie, score_labels
 
-    if processor.run_lengths or len(index.tokens) == 0:
+    with_sentence = np.flatnonzero(np.diff(index.offsets))
+    if processor.run_lengths or len(with_sentence) == 0:
         raise SearchIndexError(
             f"no class shares a word with {text!r}, and the index has no sentences after which the language model could read "
             f"it: use words of the classes {', '.join(index.class_names)}."
         )
-    count = min(TYPICAL, len(index))
-    typical = np.argsort(-index.roots, axis=0, kind="stable")[:count]  # (count, num_classes)
+    # Up to (TYPICAL, num_classes).
+    typical = with_sentence[np.argsort(-index.roots[with_sentence], axis=0, kind="stable")[:TYPICAL]]
     windows = np.unique(typical)
     names = label_trie(tuple(map(tuple, processor.label_ids([text]))), constrained=False)
     likelihood = {}
@@ -186,7 +237,15 @@ def find(index: RecordingIndex, parts: Sequence[Part], count: int, within: float
 
     Returns:
         Hits, the best first. Those of several parts do not overlap: of two that share time, the better is kept.
+
+    Raises:
+        SearchIndexError: if there are several parts, but each recording of the index is a single window.
     """
+    if len(parts) > 1 and index.settings["seconds"] is None:
+        raise SearchIndexError(
+            f"expected an index of sliding windows, because {parts[0].text!r} and {parts[1].text!r} are different times of a "
+            "recording; found an index of whole recordings: write another with action-llm-search index --seconds 4"
+        )
     best = index.scores(parts[0].weights).astype(np.float64)
     before = []  # for each later part, the window of the part before it, int64 (N,)
     for part in parts[1:]:

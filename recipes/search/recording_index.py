@@ -7,6 +7,7 @@ equal, and the probability of the class if the query is a single one. With the s
 are one matrix product, so they are exact, and no approximate index is needed (`benchmarks/benchmark_search.py`).
 """
 
+import hashlib
 import json
 import os
 import time
@@ -38,7 +39,8 @@ class Window(NamedTuple):
     Attributes:
         start, end: seconds from the start of the recording.
         probabilities: of the classes, (num_classes,).
-        tokens: the tokens of its action sentence, one after another; empty if a timeline has none.
+        tokens: the tokens of its action sentence, one after another; none of models that read continuous latents, and of
+            timelines of skeletons.
     """
 
     start: float
@@ -54,7 +56,7 @@ class Recording:
 
     Attributes:
         file: absolute path.
-        state: size in bytes, and time of the last change in nanoseconds.
+        state: size in bytes, and time of the last change in nanoseconds; see `_state`.
         windows: in the order of time; none if the recording could not be read.
         reason: why it could not be read, or None.
     """
@@ -72,7 +74,7 @@ class RecordingIndex:
 
     Attributes:
         settings: of the index: `model`, `action_model` and `training` (fingerprints), `class_names`, `codes_per_word`,
-            `seconds`, `stride`.
+            `seconds` (None if each recording is a single window), `stride`, `pose`, `mirrored`.
         files: path of each recording.
         recording: index of the recording of each window, int32 (N,). The windows of a recording are in the order of time.
         starts, ends: of each window in seconds, float64 (N,).
@@ -144,10 +146,10 @@ def update_index(
     if path.exists():
         written, recordings = _read(path)
         for name in sorted(settings.keys() - {"model"}):  # a folder may have moved
-            if written[name] != settings[name]:
+            if written.get(name) != settings[name]:
                 raise SearchIndexError(
                     f"{path} was made with another {name}: expected {as_written(settings[name])}, found "
-                    f"{as_written(written[name])}; choose another --output"
+                    f"{as_written(written.get(name))}; choose another --output"
                 )
         known = {recording.file: recording for recording in recordings if recording.reason is None}
     states = {os.path.abspath(file): _state(file) for file in files}
@@ -179,9 +181,11 @@ def read_index(path: str | os.PathLike) -> RecordingIndex:
     return RecordingIndex(content["settings"], [entry["file"] for entry in content["recordings"]], **arrays)
 
 
-def _state(file: Path) -> list[int]:
-    status = os.stat(file)
-    return [status.st_size, status.st_mtime_ns]
+def _state(path: Path) -> list[int]:
+    """Size and last change of a file, or of the files of a folder."""
+    files = [entry for entry in path.iterdir() if entry.is_file()] if path.is_dir() else [path]
+    states = [file.stat() for file in files]
+    return [sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)]
 
 
 def _write(path: Path, settings: dict[str, Any], recordings: Iterable[Recording]) -> None:
@@ -204,7 +208,8 @@ def _write(path: Path, settings: dict[str, Any], recordings: Iterable[Recording]
     entries = [{"file": entry.file, "state": entry.state, "reason": entry.reason} for entry in recordings]
     content = json.dumps({"settings": settings, "recordings": entries}, ensure_ascii=False)
     arrays = {name: np.asarray(values, DTYPES[name]) for name, values in arrays.items()}
-    write_atomically(path, save(arrays, {"format": FORMAT, "content": content}))
+    metadata = {"format": FORMAT, "content": content, "sha256": _checksum(content, arrays)}
+    write_atomically(path, save(arrays, metadata))
 
 
 def _load(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
@@ -222,15 +227,44 @@ def _load(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
                 )
             content = json.loads(metadata["content"])
             arrays = {name: file.get_tensor(name) for name in DTYPES}
-        number, classes = len(arrays["recording"]), len(content["settings"]["class_names"])
-        shapes = {"roots": (number, classes), "offsets": (number + 1,), "starts": (number,), "ends": (number,)}
-        if any(arrays[name].shape != shape for name, shape in shapes.items()):
-            raise ValueError(f"expected {number} windows of {classes} classes in every array")
+        if _checksum(metadata["content"], arrays) != metadata["sha256"]:
+            raise ValueError("its content differs from its checksum")
+        _check(content, arrays)
     except SearchIndexError:
         raise
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise SearchIndexError(f"{path} is damaged ({error}): delete it, and write the index again") from error
     return content, arrays
+
+
+def _checksum(content: str, arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(content.encode())
+    for name in DTYPES:
+        digest.update(np.ascontiguousarray(arrays[name]))
+    return digest.hexdigest()
+
+
+def _check(content: dict, arrays: dict[str, np.ndarray]) -> None:
+    """Raises `ValueError` for arrays that cannot be those of an index, whoever wrote them."""
+    number, classes = len(arrays["recording"]), len(content["settings"]["class_names"])
+    shapes = dict.fromkeys(("recording", "starts", "ends"), (number,))
+    shapes |= {"roots": (number, classes), "offsets": (number + 1,), "tokens": (arrays["tokens"].size,)}
+    for name, dtype in DTYPES.items():
+        actual = arrays[name].dtype.name, arrays[name].shape
+        if actual != (dtype, shapes[name]):
+            raise ValueError(f"{name}: expected {dtype} {shapes[name]}, found {actual[0]} {actual[1]}")
+    recording, starts, ends, roots, tokens, offsets = arrays.values()
+    of_recording = np.concatenate([[0], recording, [len(content["recordings"]) - 1]])
+    if number and (np.diff(of_recording) < 0).any():
+        raise ValueError(f"recording: expected numbers in order, from 0 to {len(content['recordings']) - 1}")
+    if not (np.isfinite(ends) & (starts >= 0) & (starts <= ends)).all():
+        raise ValueError("starts, ends: expected seconds, each start at or before its end")
+    if not ((roots >= 0).all() and np.allclose((roots.astype(np.float64) ** 2).sum(axis=1), 1, atol=1e-3)):
+        raise ValueError("roots: expected square roots of probabilities that sum to 1")
+    if offsets[0] != 0 or offsets[-1] != len(tokens) or (np.diff(offsets) < 0).any() or (tokens < 0).any():
+        raise ValueError(
+            f"tokens, offsets: expected offsets in order, from 0 to {len(tokens)}, of tokens of at least 0"
+        )
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[Recording]]:
@@ -259,12 +293,24 @@ class Reader:
         model: folder or Hub repository of a recogniser.
         seconds, stride: the sliding window of timelines; without `seconds`, each recording is a single window.
         batch_size: number of recordings, or of windows of a timeline, that are read at a time.
+        pose: name of the pose estimator with which a recogniser of skeletons reads videos; by default the first whose weights
+            are on this machine.
+        mirrored: whether these videos are mirror images.
 
     Raises:
-        ValueError: if a timeline cannot be made with the recogniser, or its window has gaps.
+        ValueError: if a timeline cannot be made with the recogniser, its window has gaps, or settings of poses are given to a
+            recogniser of videos.
     """
 
-    def __init__(self, model: str, seconds: float | None = None, stride: float = 1.0, batch_size: int = 8):
+    def __init__(
+        self,
+        model: str,
+        seconds: float | None = None,
+        stride: float = 1.0,
+        batch_size: int = 8,
+        pose: str | None = None,
+        mirrored: bool = False,
+    ):
         import torch
         from transformers import pipeline
 
@@ -280,10 +326,13 @@ class Reader:
         if seconds is not None:
             check_reads_timelines(self.model.config)
             check_window(seconds, stride)
+        self.reads_skeletons = hasattr(self.processor.feature_extractor, "skeleton_layout")
+        if (pose or mirrored) and not self.reads_skeletons:
+            raise ValueError("pose, mirrored: this recogniser reads videos, and estimates no poses: leave them out.")
         self._recognise = pipeline(
             "action-recognition", model=self.model, processor=self.processor, device=self.model.device
         )
-        self._seconds, self._stride, self._batch_size = seconds, stride, batch_size
+        self._batch_size = batch_size
         self.settings = {
             "model": model,
             "action_model": weights_fingerprint(self.model.base_model.action_model),
@@ -292,37 +341,59 @@ class Reader:
             "codes_per_word": self.processor.codes_per_word,
             "seconds": seconds,
             "stride": None if seconds is None else stride,
+            "pose": pose,
+            "mirrored": mirrored,
         }
 
     def __call__(self, files: list[str]) -> Iterator[Recording]:
-        """Yields a [`Recording`] for each file; its `state` is empty."""
+        """
+        Yields a [`Recording`] for each file; its `state` is empty.
+
+        Raises:
+            PoseError, ImportError: if there are videos whose poses cannot be estimated on this machine.
+        """
+        from action_llm.pose_estimators import load_pose_estimator
+        from action_llm.video_files import is_video
         from action_llm_datasets.progress import Progress
 
+        options = {"batch_size": self._batch_size}
+        if self.reads_skeletons and any(map(is_video, files)):  # loaded once for all videos
+            options |= {"pose": load_pose_estimator(self.settings["pose"]), "mirrored": self.settings["mirrored"]}
+        read = self._wholes if self.settings["seconds"] is None else self._timelines
         with Progress("reading", len(files), "recordings") as bar:
-            for recording in self._timelines(files) if self._seconds is not None else self._wholes(files):
+            for recording in read(files, options):
                 yield recording
                 bar.update()
 
-    def _wholes(self, files: list[str]) -> Iterator[Recording]:
+    def _wholes(self, files: list[str], options: dict[str, Any]) -> Iterator[Recording]:
+        has_tokens = self.model.config.injection_layer is None
         answers = self._recognise(
-            (file for file in files), top_k=None, return_tokens=True, on_error="return", batch_size=self._batch_size
+            (file for file in files), top_k=None, return_tokens=has_tokens, on_error="return", **options
         )
         for file, answer in zip(files, answers, strict=True):
             if "error" in answer[0]:
                 yield Recording(file, [], reason=answer[0]["error"])
                 continue
             scores = {entry["label"]: entry["score"] for entry in answer}
-            words = answer[0]["tokens"]
-            tokens = [int(part) for word in words for part in word["token"][len("<act_") : -1].split("><act_")]
+            words = [word["token"] for word in answer[0].get("tokens", [])]
+            tokens = [int(token) for word in words for token in word[len("<act_") : -1].split("><act_")]
             probabilities = np.array([scores[name] for name in self.processor.class_names])
-            yield Recording(file, [], [Window(words[0]["start"], words[-1]["end"], probabilities, tokens)])
+            yield Recording(file, [], [Window(0.0, self._length(file), probabilities, tokens)])
 
-    def _timelines(self, files: list[str]) -> Iterator[Recording]:
+    def _length(self, file: str) -> float:
+        """Seconds of a recording."""
+        from action_llm.video_files import is_video, read_video_info
+
+        if is_video(file):
+            return read_video_info(file).seconds
+        recording = self.processor.feature_extractor.read(file)
+        return len(recording.keypoints) / recording.fps
+
+    def _timelines(self, files: list[str], options: dict[str, Any]) -> Iterator[Recording]:
+        options |= {name: self.settings[name] for name in ("seconds", "stride")}
         for file in files:
             try:
-                timeline = self.model.timeline(
-                    self.processor, file, seconds=self._seconds, stride=self._stride, batch_size=self._batch_size
-                )
+                timeline = self.model.timeline(self.processor, file, **options)
             except (ValueError, OSError) as error:
                 yield Recording(file, [], reason=str(error))
                 continue

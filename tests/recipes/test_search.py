@@ -10,7 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_models import tiny_action_model, tiny_llm, tiny_processor
+from tiny_poses import BrightCorner
+from tiny_videos import tiny_video
 
+from action_llm import ActionLLMForClassification
+from action_llm.pipeline_action_recognition import ActionRecognitionPipeline
+from action_llm.pose_estimators import POSE_ESTIMATORS
 from action_llm_datasets.rendering import write_video
 from action_llm_recipes import search_recordings
 from action_llm_recipes.search import recording_index
@@ -44,7 +50,7 @@ def index_of(probabilities, recording=None, starts=None, seconds=1.0) -> Recordi
         starts = [seconds * sum(recording[:place] == recording[place]) for place in range(number)]
     starts = np.asarray(starts, float)
     return RecordingIndex(
-        {"class_names": NAMES[: probabilities.shape[1]], "codes_per_word": 1},
+        {"class_names": NAMES[: probabilities.shape[1]], "codes_per_word": 1, "seconds": seconds},
         [f"r{place}" for place in range(int(recording.max()) + 1)],
         recording,
         starts,
@@ -109,6 +115,14 @@ def test_parts_do_not_follow_each_other_across_recordings_or_long_pauses():
     assert find(index_of(probabilities, starts=[0, 30]), named([1, 0], [0, 1]), 5, within=60)[0].windows == [0, 1]
 
 
+def test_actions_in_order_need_windows():
+    index = index_of(np.eye(2))
+    index.settings["seconds"] = None
+    with pytest.raises(SearchIndexError, match=r"expected an index of sliding windows.*--seconds 4"):
+        find(index, read_text("wave and then sit down", NAMES[:2], no_model), 5)
+    assert len(find(index, named([1, 0]), 5)) == 2
+
+
 def no_model(text):
     raise AssertionError(f"{text!r} was given to the language model")
 
@@ -124,22 +138,94 @@ def no_model(text):
         ("pickup and throw", [["pickup and throw"]]),
         ("drawing a clockwise circle", [["draw circle (clockwise)"]]),
         ("a circle", [["draw circle (clockwise)"]]),
+        ("sits down after waving", [["wave"], ["sit down"]]),
+        ("waves before sitting down.", [["wave"], ["sit down"]]),
+        ("After waving, someone sits down", [["wave"], ["sit down"]]),
+        ("before sitting down, someone waves", [["wave"], ["sit down"]]),
+        ("waves; after that, sits down, and afterwards stands up", [["wave"], ["sit down"], ["stand up"]]),
+        ("sits down. Before that waves", [["wave"], ["sit down"]]),
     ],
 )
 def test_text_is_read_by_the_words_of_class_names(text, expected):
     parts = read_text(text, NAMES, no_model)
     assert [[name for name, weight in zip(NAMES, part.weights, strict=True) if weight] for part in parts] == expected
-    assert all(part.weights.sum() == pytest.approx(1) for part in parts)
+    assert all(part.weights.sum() == pytest.approx(1) and not part.left_out for part in parts)
 
 
-def test_stems_of_the_forms_of_a_verb_are_equal():
-    for forms in (["wave", "waves", "waved", "waving"], ["sit", "sits", "sitting"], ["catch", "catches", "catching"]):
-        assert len({stem(form) for form in forms}) == 1
-    assert stem("swing") == stem("swinging") != stem("sing")
+def test_class_words_that_a_part_leaves_out_are_named():
+    for text in ("sits down and waves", "sits down, waves at a horse"):
+        (part,) = read_text(text, NAMES, no_model)
+        assert part.weights.argmax() == 1 and part.left_out == ["waves"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected a text that names an action"),
+        ("wave then", "expected a text that names an action"),
+        ("then", "expected a text that names an action"),
+        ("after waving sits down", "expected a text that names an action"),
+        ("does not wave", "expected actions that are done, found 'not'"),
+        ("sits down and doesn't wave", 'expected actions that are done, found "n\'t"'),
+        ("waves after sitting down then standing up", "the order of 3 actions is ambiguous"),
+    ],
+)
+def test_text_without_a_clear_meaning_is_an_error(text, message):
+    with pytest.raises(ValueError, match=message):
+        read_text(text, NAMES, no_model)
+
+
+def test_negation_in_a_class_name_is_read():
+    (part,) = read_text("No action", ["no action", "wave"], no_model)
+    assert part.by == "name" and part.weights.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "forms",
+    [
+        "wave waves waved waving",
+        "sit sits sitting",
+        "catch catches catching",
+        "carry carries carried carrying",
+        "use uses used using",
+        "tie ties tied tying",
+        "try tries tried trying",
+        "nod nods nodded nodding",
+        "pass passes passed passing",
+        "see sees seeing",
+        "go goes going",
+        "need needs needed needing",
+        "play plays played playing",
+        "swing swings swinging",
+        "shoe shoes",
+        "glass glasses",
+    ],
+)
+def test_forms_of_a_word_have_the_same_stem(forms):
+    assert len({stem(form) for form in forms.split()}) == 1
+
+
+def test_other_words_have_other_stems():
+    words = [
+        "wave",
+        "sit",
+        "carry",
+        "use",
+        "tie",
+        "try",
+        "nod",
+        "pass",
+        "see",
+        "go",
+        "need",
+        "swing",
+        "sing",
+        "ring",
+        "red",
+        "bed",
+    ]
+    assert len({stem(word) for word in words}) == len(words)
     assert by_words("a horse", NAMES) is None
-    for text in ("", "wave then", "then"):
-        with pytest.raises(ValueError, match="expected a text that names an action"):
-            read_text(text, NAMES, no_model)
 
 
 def test_other_text_is_read_by_the_language_model():
@@ -166,9 +252,25 @@ def test_other_text_is_read_by_the_language_model():
             likelihood += float(logits.log_softmax(-1)[torch.arange(len(text)), torch.tensor(text)].sum().exp())
         expected.append(likelihood)
     np.testing.assert_allclose(weights, np.array(expected) / sum(expected), rtol=1e-3)
-    index.tokens = index.tokens[:0]
+    # The most typical window of a class may have no sentence; it stands for no class.
+    first = int(index.roots[:, 0].argmax())
+    probabilities = np.delete(index.roots, first, axis=0) ** 2
+    others = index_of(probabilities)
+    others.settings = index.settings
+    others.tokens = np.concatenate(
+        [index.tokens[index.offsets[w] : index.offsets[w + 1]] for w in range(9) if w != first]
+    )
+    others.offsets = index.offsets[:9]
+    expected = by_likelihood("a horse", others, reader.model, reader.processor)
+    lengths = np.where(np.arange(9) == first, 0, np.diff(index.offsets))
+    index.tokens, index.offsets = others.tokens, np.concatenate([[0], np.cumsum(lengths)])
+    np.testing.assert_allclose(by_likelihood("a horse", index, reader.model, reader.processor), expected)
+    index.offsets = np.zeros(10, np.int64)
     with pytest.raises(SearchIndexError, match="use words of the classes cheer up, hand waving"):
         by_likelihood("a horse", index, reader.model, reader.processor)
+
+
+SETTINGS = {"model": "m", "class_names": ["x", "y"], "codes_per_word": 1}
 
 
 class Reads:
@@ -192,7 +294,7 @@ def test_an_index_is_brought_up_to_date_and_a_stopped_run_continues(tmp_path, mo
     files = [tmp_path / name for name in ("a", "bad", "c")]
     for file in files:
         file.write_text("1")
-    settings = {"model": "m", "training": 1, "class_names": ["x", "y"], "codes_per_word": 1}
+    settings = SETTINGS | {"training": 1}
     path, reader = tmp_path / "index.safetensors", Reads()
     update_index(path, settings, files, reader)
     index = read_index(path)
@@ -215,6 +317,8 @@ def test_an_index_is_brought_up_to_date_and_a_stopped_run_continues(tmp_path, mo
     assert reader.files == ["bad"]
     with pytest.raises(SearchIndexError, match="another training: expected 2, found 1; choose another --output"):
         update_index(path, settings | {"training": 2}, files, reader)
+    with pytest.raises(SearchIndexError, match="another pose: expected 'vitpose', found None"):
+        update_index(path, settings | {"pose": "vitpose"}, files, reader)
 
 
 def test_damaged_and_foreign_indexes_are_errors(tmp_path):
@@ -229,10 +333,73 @@ def test_damaged_and_foreign_indexes_are_errors(tmp_path):
     file = tmp_path / "a"
     file.write_text("1")
     path.unlink()
-    update_index(path, {"model": "m", "class_names": ["x", "y"], "codes_per_word": 1}, [file], Reads())
-    path.write_bytes(path.read_bytes()[:-20])
+    update_index(path, SETTINGS, [file], Reads())
+    content = path.read_bytes()
+    first = 8 + int.from_bytes(content[:8], "little")
+    flipped = [
+        content[:place] + bytes([content[place] ^ 0x55]) + content[place + 1 :] for place in range(first, len(content))
+    ]
+    for damaged in (content[:-20], *flipped):
+        path.write_bytes(damaged)
+        with pytest.raises(SearchIndexError, match="is damaged"):
+            read_index(path)
     with pytest.raises(SearchIndexError, match="is damaged"):
+        update_index(path, SETTINGS, [file], Reads())
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("recording", [0, 2], "recording: expected numbers in order, from 0 to 0"),
+        ("recording", [0, -1], "recording: expected numbers in order"),
+        ("recording", [[0, 0], [0, 0]], r"recording: expected int32 \(2,\), found int32 \(2, 2\)"),
+        ("starts", [np.nan, 1], "starts, ends: expected seconds"),
+        ("ends", [np.inf, 2], "starts, ends: expected seconds"),
+        ("ends", [1, 0.5], "starts, ends: expected seconds"),
+        ("roots", [[np.nan, 1], [0, 1]], "roots: expected square roots of probabilities"),
+        ("roots", [[3, 3], [0, 1]], "roots: expected square roots of probabilities"),
+        ("roots", [[1, 0]], r"roots: expected float32 \(2, 2\), found float32 \(1, 2\)"),
+        ("tokens", [0, 3, -1, 3], "tokens, offsets: expected offsets in order, from 0 to 4"),
+        ("offsets", [0, 5, 4], "tokens, offsets: expected offsets in order"),
+        ("offsets", [0, 2, 3], "tokens, offsets: expected offsets in order"),
+    ],
+)
+def test_impossible_values_of_an_index_are_errors(name, values, message, tmp_path, monkeypatch):
+    """Also if they were there when the checksum was computed."""
+    file, path = tmp_path / "a", tmp_path / "index.safetensors"
+    file.write_text("1")
+    checksum = recording_index._checksum
+
+    def changed(content, arrays):
+        arrays[name] = np.asarray(values, arrays[name].dtype)
+        return checksum(content, arrays)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recording_index, "_checksum", changed)
+        update_index(path, SETTINGS, [file], Reads())
+    with pytest.raises(SearchIndexError, match=message):
         read_index(path)
+
+
+def test_a_folder_of_openpose_is_one_recording(tmp_path):
+    walk = tmp_path / "walk"
+    walk.mkdir()
+    for number in range(3):
+        (walk / f"walk_{number:012d}_keypoints.json").write_text('{"people": []}')
+    for name in ("b.npy", "walk.mp4", "metadata.csv", ".hidden.npy", "walk/walk.avi"):
+        (tmp_path / name).write_bytes(b"")
+    names = ["b.npy", "walk", "walk.mp4", "walk/walk.avi"]
+    found = search_recordings.recordings_in([str(tmp_path)], reads_skeletons=True)
+    assert sorted(found) == sorted(tmp_path / name for name in names)
+    assert search_recordings.recordings_in([str(walk), str(walk)], True) == [walk, walk / "walk.avi"]
+    assert [path.suffix for path in search_recordings.recordings_in([str(tmp_path)], False)] == [".avi", ".mp4"]
+    read = Reads()
+    for rereads in (True, False, True):
+        read.files.clear()
+        update_index(tmp_path / "index.safetensors", SETTINGS, [walk], read)
+        assert bool(read.files) == rereads
+        if not rereads:
+            next(walk.glob("*_keypoints.json")).write_text('{"people":  []}')
 
 
 def command(monkeypatch, capsys, *words) -> str:
@@ -242,8 +409,6 @@ def command(monkeypatch, capsys, *words) -> str:
 
 
 def test_the_command_finds_what_the_recogniser_recognises(tmp_path, monkeypatch, capsys):
-    from action_llm.pipeline_action_recognition import ActionRecognitionPipeline
-
     folder, model, index = tmp_path / "recordings", tmp_path / "model", tmp_path / "index.safetensors"
     shutil.copytree(STORED / "llm_ar", model)
     folder.mkdir()
@@ -261,20 +426,70 @@ def test_the_command_finds_what_the_recogniser_recognises(tmp_path, monkeypatch,
         answer = recognise(str(folder / f"clip{number}.npy"), top_k=None)
         expected[f"clip{number}.npy"] = {entry["label"]: entry["score"] for entry in answer}
     found = json.loads(command(monkeypatch, capsys, "find", index, "someone jumps", "--json"))
-    assert found["query"] == [{"text": "someone jumps", "by": "words", "classes": {"jump up": 1.0}}]
+    assert found["query"] == [{"text": "someone jumps", "by": "words", "classes": {"jump up": 1.0}, "left_out": []}]
     names = [Path(result["file"]).name for result in found["results"]]
     assert names == sorted(expected, key=lambda name: -expected[name]["jump up"])
     for name, result in zip(names, found["results"], strict=True):
         assert result["score"] == pytest.approx(expected[name]["jump up"], abs=1e-4)
-        assert result["start"] == 0 and result["end"] == pytest.approx(24 / 30, abs=0.2)
+        assert result["start"] == 0 and result["end"] == 24 / 30
         assert result["parts"][0]["sentence"].startswith("<act_")
     shutil.move(model, tmp_path / "moved")
     words = ("find", index, "--example", folder / "clip2.npy", "--model", tmp_path / "moved", "--json")
     found = json.loads(command(monkeypatch, capsys, *words))
     assert Path(found["results"][0]["file"]).name == "clip2.npy"
     assert found["results"][0]["score"] == pytest.approx(1, abs=1e-4)
+    with pytest.raises(
+        ValueError, match=r"is not the recogniser of the index: action_model: expected \S+, found \S+; set --model"
+    ):
+        command(
+            monkeypatch, capsys, "find", index, "--example", folder / "clip2.npy", "--model", STORED / "vt_lvlm_ar"
+        )
     with pytest.raises(ValueError, match=r"broken\.npy"):
         command(monkeypatch, capsys, "find", index, "--example", folder / "broken.npy", "--model", tmp_path / "moved")
+
+
+def test_videos_are_indexed_by_their_poses_with_one_estimator(tmp_path, monkeypatch):
+    estimators, mirrored = [], []
+
+    class Watched(BrightCorner):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            estimators.append(self)
+
+        def _recording(self, *arguments):
+            mirrored.append(arguments[4])
+            return super()._recording(*arguments)
+
+    monkeypatch.setitem(POSE_ESTIMATORS, "mediapipe", Watched)
+    files = [str(tmp_path / name) for name in ("a.mp4", "b.mp4")]
+    for file in files:
+        Path(file).write_bytes(tiny_video(16, fps=10))
+    reader = Reader(str(STORED / "llm_ar"), pose="mediapipe", mirrored=True)
+    assert (reader.settings["pose"], reader.settings["mirrored"]) == ("mediapipe", True)
+    windows = [window for recording in reader(files) for window in recording.windows]
+    assert [window[:2] for window in windows] == [(0, 1.6)] * 2 and len(estimators) == 1
+    reader.settings |= {"seconds": 1.0, "stride": 0.5}
+    assert all(recording.windows for recording in reader(files)) and len(estimators) == 2
+    assert len(mirrored) > 2 and all(mirrored)
+    assert next(iter(reader([str(tmp_path / "c.npy")]))).reason and len(estimators) == 2
+
+
+def test_models_of_latents_are_indexed_without_sentences(tmp_path):
+    processor = tiny_processor()
+    model = ActionLLMForClassification.from_llm(
+        tiny_llm(), action_token_offset=processor.action_token_offset, action_model=tiny_action_model(quantize=False),
+        class_names=processor.class_names, injection_layer=1,
+    )  # fmt: skip
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(0, 0.4, (20, 25, 3)).astype(np.float32))
+    ((window,),) = [recording.windows for recording in Reader(str(tmp_path / "model"))([str(tmp_path / "a.npy")])]
+    assert window[:2] == (0, 20 / 30) and window.tokens == [] and window.probabilities.sum() == pytest.approx(1)
+
+
+def test_recognisers_of_videos_have_no_settings_of_poses():
+    with pytest.raises(ValueError, match="estimates no poses"):
+        Reader(str(STORED / "vt_lvlm_ar"), mirrored=True)
 
 
 def test_long_videos_are_indexed_by_the_spans_of_their_timelines(tmp_path, monkeypatch):
@@ -289,7 +504,7 @@ def test_long_videos_are_indexed_by_the_spans_of_their_timelines(tmp_path, monke
     down = np.array([0.9, 0.7, 0.2, 0.1, 0.4, 0.8])
     timeline = dataclasses.replace(timeline, probabilities=np.stack([down, 1 - down], axis=1))
     monkeypatch.setattr(reader.model, "timeline", lambda *_, **__: timeline)
-    files = search_recordings.recordings_in([str(tmp_path)], reader.processor)
+    files = search_recordings.recordings_in([str(tmp_path)], reader.reads_skeletons)
     update_index(tmp_path / "index.safetensors", reader.settings, files, reader)
     index = read_index(tmp_path / "index.safetensors")
     assert [index.label(place) for place in range(len(index))] == ["down", "right", "down"]
@@ -306,6 +521,7 @@ def test_long_videos_are_indexed_by_the_spans_of_their_timelines(tmp_path, monke
         (["find", "i"], "give either TEXT or --example"),
         (["find", "i", "wave", "--count", "0"], "--count: expected at least 1, got 0"),
         (["find", "i", "wave", "--within", "-1"], "--within: expected at least 0 seconds"),
+        (["index", "r", "--model", "m", "--output", "o", "--stride", "2"], "--stride: expected --seconds with it"),
         ([], "required"),
     ],
 )
