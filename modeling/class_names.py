@@ -4,7 +4,11 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 
+from transformers.utils import logging
+
 from .model_files import as_written, shortened
+
+logger = logging.get_logger(__name__)
 
 # Texts that tokenizers may read as special tokens: <act_3>, </s>, <|im_end|>, [INST].
 _SPECIAL_TOKEN = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")
@@ -75,6 +79,25 @@ def check_class_names(class_names: Sequence[str], trained: Sequence[str] | None 
     return names
 
 
+def must_list_classes(class_names: Sequence[str] | None, trained: Sequence[str] | None) -> bool | None:
+    """Whether prompts must list the classes: True, with a warning, if a model was not trained on all of them.
+
+    Args:
+        class_names: Names to choose from; None for the trained ones.
+        trained: Names that the model was trained on.
+
+    Returns:
+        True, or None, which leaves it to the processor's `list_classes`.
+    """
+    known = set(trained or ())
+    new = [name for name in class_names or () if name not in known]
+    if not new:
+        return None
+    shown = f"{', '.join(repr(name[:_SHOWN]) for name in new[:3])}{', …' * (len(new) > 3)}"
+    logger.warning_once(f"the model was not trained on {shown}: its probabilities for new names are unreliable.")
+    return True
+
+
 def _visible_form(name: str) -> str:
     """The visible part of a name: in a single Unicode form, with single spaces, without invisible characters."""
     if not name.isascii():
@@ -86,4 +109,4 @@ def _shown(name: str | bytes) -> str:
     return f"{name[:_SHOWN]!r}{' …' * (len(name) > _SHOWN)}"
 
 
-__all__ = ["check_class_names", "fault_of_class_name"]
+__all__ = ["check_class_names", "fault_of_class_name", "must_list_classes"]

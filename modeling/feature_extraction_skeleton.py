@@ -492,10 +492,9 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
 
     def _resolve(self, recording: "SkeletonRecording | Mapping[str, Any]", place: str) -> "_Resolved":
         skeleton = self.skeleton_layout
-        cleaned = isinstance(recording, Mapping) and bool(recording.get("cleaned"))
         if _is_recording(recording):
             keypoints, present, name = recording.keypoints, recording.present, recording.source
-            layout, fps = recording.layout, recording.fps
+            layout, fps, cleaned = recording.layout, recording.fps, recording.cleaned
         else:
             missing = [key for key in ("keypoints", "shape", "layout", "fps") if key not in recording]
             name = str(recording.get("sample_id", place))
@@ -505,7 +504,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             if len(shape) != 4 or min(shape) < 0 or math.prod(shape) != keypoints.size:
                 raise SkeletonInputError(name, f"shape {shape}, {keypoints.size} numbers", "T * P * J * 3 keypoints")
             keypoints, present = keypoints.reshape(shape), None
-            layout, fps = recording["layout"], recording["fps"]
+            layout, fps, cleaned = recording["layout"], recording["fps"], bool(recording.get("cleaned"))
             if not isinstance(layout, str):
                 raise SkeletonInputError(name, f"the layout {as_written(layout)}", f"the layout {skeleton.name}")
             if not isinstance(fps, Real):

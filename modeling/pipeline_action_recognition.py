@@ -28,7 +28,7 @@ from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 from transformers.utils import logging
 
 from .action_sentence import FAMILIAR_SHARE
-from .class_names import check_class_names
+from .class_names import check_class_names, must_list_classes
 from .explanations import sentence_of
 from .feature_extraction_skeleton import TooFewJointsError
 from .frame_sequences import FRAME_SUFFIXES
@@ -307,7 +307,8 @@ class ActionRecognitionPipeline(Pipeline):
                     recording, fps = self._estimator(pose)(recording, fps=fps, mirrored=mirrored), None
                 recording = extractor.read(recording, fps=fps)
                 doubts = extractor.doubts(recording)
-            names = {"class_names": candidate_labels, "list_classes": self._lists(candidate_labels)}
+            listed = must_list_classes(candidate_labels, self.processor.class_names)
+            names = {"class_names": candidate_labels, "list_classes": listed}
 
             def inputs_of(recording: Any) -> list[dict]:
                 inputs = []
@@ -415,7 +416,7 @@ class ActionRecognitionPipeline(Pipeline):
 
     def _check_context(self, candidate_labels: Sequence[str]) -> None:
         """Raises `ValueError` for candidate labels that do not fit the language model's context with any recording."""
-        listed = self._lists(candidate_labels)
+        listed = must_list_classes(candidate_labels, self.processor.class_names)
         context = getattr(self.model.config.text_config, "max_position_embeddings", None)
         if context is None:
             return
@@ -432,26 +433,17 @@ class ActionRecognitionPipeline(Pipeline):
                 f"language model has a context of {context:,}: pass fewer or shorter names, or several parts of the list."
             )
 
-    def _lists(self, candidate_labels: Sequence[str] | None) -> bool | None:
-        """True if the class list has to be part of the prompt because the model was not trained on all of it; else None."""
-        trained = set(self.processor.class_names or ())
-        new = [name for name in candidate_labels or () if name not in trained]
-        if new:
-            logger.warning_once(
-                f"the model was not trained on {', '.join(repr(name[:80]) for name in new[:3])}{', …' * (len(new) > 3)}: its "
-                "probabilities for new names are unreliable."
-            )
-        return True if new else None
-
     def _forward(self, batch: dict | list[dict], on_error: str = "raise", **settings) -> dict[str, list[dict]]:
         """Returns `decisions`, a dict for each output of `preprocess`, in order; with people, a dict of their decisions."""
         batch = batch if isinstance(batch, list) else [batch]
         try:
-            decided = iter(self._decide([item for one in batch for item in one.get("people", [one])], **settings))
+            decided = iter(
+                self._decide([person for item in batch for person in item.get("people", [item])], **settings)
+            )
             return {
                 "decisions": [
-                    {"people": list(islice(decided, len(one["people"])))} if "people" in one else next(decided)
-                    for one in batch
+                    {"people": list(islice(decided, len(item["people"])))} if "people" in item else next(decided)
+                    for item in batch
                 ]
             }
         # A sentence can be too long for the language model, or for the memory.
@@ -483,7 +475,8 @@ class ActionRecognitionPipeline(Pipeline):
         outputs = self.model(**inputs)
         logits = outputs.logits - self._log_prior(inputs) if divide_by_prior else outputs.logits
         # A temperature is fitted on the names of training.
-        calibrated = calibrated and not divide_by_prior and not self._lists(candidate_labels)
+        listed = must_list_classes(candidate_labels, self.processor.class_names)
+        calibrated = calibrated and not divide_by_prior and not listed
         names = self.processor.class_names if candidate_labels is None else list(candidate_labels)
         originals = [sum(counts[:place]) for place in range(len(counts))]  # index of each recording's first version
         for index, count, decision in zip(originals, counts, readable, strict=True):
@@ -510,7 +503,7 @@ class ActionRecognitionPipeline(Pipeline):
                     index,
                     recording=recording,
                     class_names=candidate_labels,
-                    list_classes=self._lists(candidate_labels),
+                    list_classes=listed,
                     unsure_below=threshold,
                     probabilities=probabilities,
                 )

@@ -38,7 +38,10 @@ def as_recording(recording: SkeletonRecording | Mapping[str, Any]) -> SkeletonRe
     present = valid_joints(keypoints, np.ones(keypoints.shape[:2], bool)).any(-1)
     ids = np.arange(keypoints.shape[1], dtype=np.int64)
     name = str(recording.get("sample_id", "row"))
-    return SkeletonRecording(keypoints, present, ids, recording["layout"], float(recording["fps"]), name)
+    cleaned = bool(recording.get("cleaned"))
+    return SkeletonRecording(
+        keypoints, present, ids, recording["layout"], float(recording["fps"]), name, cleaned=cleaned
+    )
 
 
 def join_frames(pieces: Sequence[SkeletonRecording], first: int, last: int) -> SkeletonRecording:
@@ -71,8 +74,8 @@ def join_frames(pieces: Sequence[SkeletonRecording], first: int, last: int) -> S
                 part[:, places] = values[frames, bodies]
                 joined.append(part)
     joined = {name: np.concatenate(parts) for name, parts in arrays.items() if parts}
-    layout, fps, source = pieces[0].layout, pieces[0].fps, pieces[0].source
-    return SkeletonRecording(body_ids=np.array(list(ids), np.int64), layout=layout, fps=fps, source=source, **joined)
+    about = {name: getattr(pieces[0], name) for name in ("layout", "fps", "source", "cleaned")}
+    return SkeletonRecording(body_ids=np.array(list(ids), np.int64), **about, **joined)
 
 
 def people_of(recording: SkeletonRecording | Mapping[str, Any], cleaning: Cleaning) -> Iterator[Person]:
@@ -85,9 +88,8 @@ def people_of(recording: SkeletonRecording | Mapping[str, Any], cleaning: Cleani
         recording: From `SkeletonFeatureExtractor.read`.
         cleaning: The settings of that feature extractor.
     """
-    is_cleaned = isinstance(recording, Mapping) and bool(recording.get("cleaned"))
-    cleaning = replace(cleaning, num_persons=MAX_BODIES, clean=cleaning.clean and not is_cleaned)
     recording = as_recording(recording)
+    cleaning = replace(cleaning, num_persons=MAX_BODIES, clean=cleaning.clean and not recording.cleaned)
     valid = valid_joints(recording.keypoints, recording.present)
     actors, _ = select_actors(recording.keypoints.astype(np.float64), valid, cleaning)
     frame = np.arange(len(actors))

@@ -87,6 +87,7 @@ class SkeletonRecording:
         scores: Score of each joint from a pose estimator, float32 (T, P, J), 0 where it was not seen; None without any.
         fps_is_assumed: Whether `fps` is only the usual rate of such files, because neither the file nor the caller gave it.
         symptoms: Observations of the reader that affect plausibility, by their names in `skeleton_plausibility`.
+        cleaned: Whether the bodies are already people, as in rows of data sets; otherwise they are as they were tracked.
     """
 
     keypoints: np.ndarray
@@ -101,6 +102,7 @@ class SkeletonRecording:
     scores: np.ndarray | None = None
     fps_is_assumed: bool = False
     symptoms: dict[str, Any] = field(default_factory=dict)
+    cleaned: bool = False
 
 
 def read_content(file: str | os.PathLike | BinaryIO, most: int = MAX_BYTES) -> tuple[Path, bytes]:

@@ -18,9 +18,9 @@ def caption(spans: Sequence, seconds: float, nothing: str | None = None) -> str:
     actions = [span for span in spans if span.label != nothing]
     if not actions:
         return f"No action in {seconds:.1f} s."
+    doubt = ", unlike the training recordings"
     told = [
-        f"{span.label} ({span.start:.1f} to {span.end:.1f} s{', unlike the training' if span.is_doubtful else ''})"
-        for span in actions
+        f"{span.label} ({span.start:.1f} to {span.end:.1f} s{doubt if span.is_doubtful else ''})" for span in actions
     ]
     number = "1 action" if len(told) == 1 else f"{len(told)} actions"
     *before, last = told

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from .action_sentence import ActionEncoderOutput, token_distance
-from .class_names import check_class_names
+from .class_names import check_class_names, must_list_classes
 from .feature_extraction_skeleton import TooFewJointsError
 from .modeling_vtem import VisualEvent
 from .pose_estimators import PoseEstimator, load_pose_estimator
@@ -131,6 +131,13 @@ def check_reads_timelines(config) -> None:
         raise ValueError("a timeline needs tokens, but the vtem of this recogniser has no codebook (quantize: false).")
 
 
+def segments_per_second(feature_extractor) -> float:
+    """The segments per second of a [`VideoFeatureExtractor`]; `ValueError` if it divides videos into equally many instead."""
+    if feature_extractor.segment_seconds is None:
+        raise ValueError("a timeline has segments of equal duration: set segment_seconds; it is None.")
+    return 1 / feature_extractor.segment_seconds
+
+
 def stream_events(action_model, batches: Iterable[dict[str, torch.Tensor]], frame_rate: float) -> Iterator[EventBlock]:
     """
     Yields the visual events of a video of any length, block by block. Frames and features are not kept.
@@ -190,7 +197,8 @@ def stream_timeline(
             of a recording ([`~pose_estimation.PoseEstimator.stream`]).
         seconds (`float`, defaults to 4.0): length of the window.
         stride (`float`, defaults to 1.0): seconds between the starts of windows.
-        class_names (`Sequence[str]`, *optional*): class names to score, instead of the trained classes.
+        class_names (`Sequence[str]`, *optional*): class names to score, instead of the trained classes. They are listed in the
+            prompt if the model was not trained on all of them.
         batch_size (`int`, defaults to 1): number of windows that are scored at a time; more of them delay the steps.
         fps (`float`, *optional*): frames per second of skeletons; of a video, those at which poses are estimated.
         pose (`str` or [`~pose_estimation.PoseEstimator`], *optional*): the pose estimator with which a model of skeletons reads
@@ -253,10 +261,9 @@ def _read(model, processor, recording, fps, pose, mirrored) -> Iterator[EventBlo
         for name, setting in (("fps", fps), ("pose", pose), ("mirrored", mirrored)):
             if setting:
                 raise ValueError(f"{name}: a setting of skeletons, but this model reads videos; leave it out.")
-        if extractor.segment_seconds is None:
-            raise ValueError("a timeline has segments of equal duration: set segment_seconds; it is None.")
+        rate = segments_per_second(extractor)
         batches = ({"pixel_values": segments} for segments in extractor.stream(recording))
-        return stream_events(model.base_model.action_model, batches, 1 / extractor.segment_seconds)
+        return stream_events(model.base_model.action_model, batches, rate)
     if isinstance(recording, Iterator):
         return recording
     if is_video(recording):
@@ -325,7 +332,9 @@ class _ScoreEvents:
     """Recognises windows over events."""
 
     def __init__(self, model, processor, class_names: list[str] | None):
-        self._model, self._processor, self._class_names = model, processor, class_names
+        self._model, self._processor = model, processor
+        listed = must_list_classes(class_names, processor.class_names)
+        self._names = {"class_names": class_names, "list_classes": listed}
         self._known: dict[tuple, np.ndarray] = {}
 
     @torch.no_grad()
@@ -335,7 +344,7 @@ class _ScoreEvents:
         distinct = sorted(set(sentences) - set(self._known), key=lambda words: (len(words), words))
         known = {words: self._known[words] for words in sentences if words in self._known}
         if distinct:
-            inputs = self._processor(action_ids=distinct, class_names=self._class_names)
+            inputs = self._processor(action_ids=distinct, **self._names)
             probabilities = self._model(**_on_device(self._model, inputs)).probabilities
             known |= zip(distinct, probabilities.double().cpu().numpy(), strict=True)
         self._known = known
@@ -354,13 +363,15 @@ class _ScoreSkeletons:
     """Recognises windows over skeletons; the probabilities are NaN if nobody is seen well enough."""
 
     def __init__(self, model, processor, class_names: list[str] | None):
-        self._model, self._processor, self._class_names = model, processor, class_names
+        self._model, self._processor = model, processor
+        listed = must_list_classes(class_names, processor.class_names)
+        self._names = {"class_names": class_names, "list_classes": listed}
         self._num_classes = len(class_names or processor.class_names)
 
     @torch.no_grad()
     def __call__(self, windows: list[Window]) -> list[_Scored]:
         try:
-            inputs = self._processor([window.content for window in windows], class_names=self._class_names)
+            inputs = self._processor([window.content for window in windows], **self._names)
         except TooFewJointsError:
             if len(windows) == 1:
                 return [_Scored(np.full(self._num_classes, np.nan), math.nan)]
@@ -375,4 +386,13 @@ def _on_device(model, inputs) -> dict:
     return {name: values.to(model.device) for name, values in inputs.items()}
 
 
-__all__ = ["Span", "Step", "Timeline", "check_reads_timelines", "stream_events", "stream_timeline", "timeline"]
+__all__ = [
+    "Span",
+    "Step",
+    "Timeline",
+    "check_reads_timelines",
+    "segments_per_second",
+    "stream_events",
+    "stream_timeline",
+    "timeline",
+]

@@ -11,14 +11,16 @@ A camera, a stream from an address, or a video file is read frame by frame, and 
 estimates the poses of each frame (`--pose`); a recogniser of long videos turns frames into events. Every `--stride` seconds,
 a label is written as a line of JSON: `start` and `end` of the time to which it belongs, `label` and `probability`, and `known`,
 the seconds of video that had been read by then. The label is null if nobody is seen. Where the video is unlike the recordings
-that the model knows, `doubtful` is true.
+that the model knows, `doubtful` is true. It runs until the video ends, the window is closed, or Ctrl-C.
 
 A label comes `--seconds` after the start of its time, when the last window that contains it ends. Computation, and the frames
-that pose estimation looks ahead, add to this delay. Labels are those of `timeline.py` for the same video.
+that pose estimation looks ahead, add to this delay. With the same `--seconds` and `--stride`, labels are
+those of `timeline.py` for the same file.
 
 `--draw` writes a video, and `--window` opens a window, with the last label, and people with the numbers of their tracks. A pose
 is drawn on its own frame. If frames come faster than they can be processed, a camera or an address skips frames; a file takes
-longer. The last line of the log has the frames per second of each stage.
+longer. The last line of the log has the frames per second of each stage; the stage `read` decodes frames of a file, and waits
+for those of a camera or an address.
 
 Addresses are `rtsp`, `http` or `https`. Playlists (HLS, DASH), which lead to further addresses, are refused. No test here has a
 camera or an RTSP server: a file, and a file from an HTTP server, take their place.
@@ -87,16 +89,22 @@ def main(arguments: LiveArguments) -> dict[str, float]:
 
     from action_llm import ActionLLMForClassification, ActionLLMProcessor
     from action_llm.pose_estimators import load_pose_estimator
-    from action_llm.timelines import check_reads_timelines
+    from action_llm.skeleton_files import checked_rate
+    from action_llm.sliding_windows import check_window
+    from action_llm.timelines import check_reads_timelines, segments_per_second
     from action_llm_recipes.common.live_video import WatchedVideo
+    from action_llm_recipes.common.screens import WindowClosed
 
+    check_window(arguments.seconds, arguments.stride)
+    if arguments.fps is not None:
+        checked_rate("--fps", arguments.fps)
     model = ActionLLMForClassification.from_pretrained(arguments.model).eval()
     check_reads_timelines(model.config)
     model = model.to("cuda" if torch.cuda.is_available() else "cpu")
     processor = ActionLLMProcessor.from_pretrained(arguments.model)
     reads_skeletons = model.config.action_config.model_type != "vtem"
-    for name in ("pose", "pose_model", "mirrored", "fps"):
-        if getattr(arguments, name) and not reads_skeletons:
+    for name in () if reads_skeletons else ("pose", "pose_model", "max_people", "mirrored", "fps"):
+        if getattr(arguments, name) != getattr(LiveArguments, name):  # the class has the defaults
             raise ValueError(f"--{name}: this recogniser reads videos, and estimates no poses: leave it out.")
     clock = Stopwatch()
     with contextlib.ExitStack() as stack:
@@ -106,13 +114,12 @@ def main(arguments: LiveArguments) -> dict[str, float]:
             rate = min(arguments.fps or video.info.fps, video.info.fps)
         else:
             estimator, extractor = None, processor.feature_extractor
-            rate = (
-                extractor.frames_per_segment * (3 if extractor.channels == "time" else 1) / extractor.segment_seconds
-            )
+            rate = extractor.frames_per_segment * (3 if extractor.channels == "time" else 1)
+            rate *= segments_per_second(extractor)
         view = View(open_screens(arguments, rate, stack), estimator and estimator.layout)
 
         def watched(frames: Iterator) -> Iterator:
-            for frame in clock.timed("decode", frames):
+            for frame in clock.timed("read", frames):
                 clock.frames += 1
                 if view.screens:
                     with clock.stage("draw"):
@@ -129,10 +136,11 @@ def main(arguments: LiveArguments) -> dict[str, float]:
             lines = stack.enter_context(open(arguments.output, "w", encoding="utf-8"))
         logger.info("each label is known %g s after the start of its %g s", arguments.seconds, arguments.stride)
         steps = model.stream_timeline(processor, parts, seconds=arguments.seconds, stride=arguments.stride)
-        for step in clock.timed("recognise", steps):
-            line = described(step, processor.class_names)
-            print(json.dumps(line, ensure_ascii=False), file=lines, flush=True)
-            view.caption = caption_of(line)
+        with contextlib.suppress(KeyboardInterrupt, WindowClosed):  # the usual ends of a camera
+            for step in clock.timed("recognise", steps):
+                line = described(step, processor.class_names)
+                print(json.dumps(line, ensure_ascii=False), file=lines, flush=True)
+                view.caption = caption_of(line)
     rates = {stage: clock.frames / seconds for stage, seconds in clock.seconds.items() if seconds}
     logger.info(
         "%d frames; per second: %s", clock.frames, ", ".join(f"{stage} {rate:.1f}" for stage, rate in rates.items())
@@ -183,7 +191,7 @@ def described(step, class_names: list[str]) -> dict:
 def caption_of(line: dict) -> str:
     """A line of the output as a caption of pictures."""
     delay = f"({line['known'] - line['start']:.1f} s ago)"
-    doubt = ", unlike the training" * ("doubtful" in line)
+    doubt = ", unlike the training recordings" * ("doubtful" in line)
     return f"nobody {delay}" if line["label"] is None else f"{line['label']} {line['probability']:.0%}{doubt} {delay}"
 
 

@@ -8,6 +8,10 @@ import av
 import numpy as np
 
 
+class WindowClosed(Exception):
+    """The user has closed the window."""
+
+
 class VideoScreen:
     """A video file (H.264), written while pictures come. A `.mkv` can be watched meanwhile.
 
@@ -60,7 +64,7 @@ class WindowScreen:
         """Shows a picture, uint8 (height, width, 3).
 
         Raises:
-            KeyboardInterrupt: if the window was closed.
+            WindowClosed: if the user has closed the window.
         """
         import tkinter
 
@@ -71,7 +75,7 @@ class WindowScreen:
             self._label.configure(image=self._picture)
             self._window.update()
         except tkinter.TclError as error:
-            raise KeyboardInterrupt from error
+            raise WindowClosed from error
 
     def close(self) -> None:
         import tkinter

@@ -374,7 +374,7 @@ def test_captions_tell_actions_in_their_order():
     doubts = np.array([False, False, False, True])
     found = Timeline(["wave", "nothing"], ends - 1, ends, chances, ends, [], doubts)
     assert found.caption("nothing") == (
-        "2 actions in 4.0 s: wave (1.0 to 2.0 s) and then wave (3.0 to 4.0 s, unlike the training)."
+        "2 actions in 4.0 s: wave (1.0 to 2.0 s) and then wave (3.0 to 4.0 s, unlike the training recordings)."
     )
     assert caption(found.spans()[1:2], 2.0) == "1 action in 2.0 s: wave (1.0 to 2.0 s)."
     assert caption(found.spans()[:1], 2.0, "nothing") == "No action in 2.0 s."

@@ -5,9 +5,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from skeleton_people import person, recording
-from tiny_models import tiny_recogniser
+from skeleton_people import frames_of, person, recording, row
+from tiny_models import CLASS_NAMES, tiny_recogniser
 
+from action_llm.feature_extraction_skeleton import SkeletonFeatureExtractor
+from action_llm.recording_parts import as_recording
 from action_llm.skeleton_files import SkeletonRecording
 from action_llm.sliding_windows import windows_of_frames
 
@@ -25,6 +27,32 @@ def test_time_without_anybody_has_no_label(recogniser):
     assert (span.start, span.end) == (3.0, 4.5)
     steps = list(model.stream_timeline(processor, scene, seconds=2.0, stride=0.5))
     assert [step.start for step in steps if not np.isnan(step.probabilities).any()] == [3.0, 3.5, 4.0]
+
+
+def test_new_class_names_are_listed_in_the_prompt_as_by_the_pipeline(recogniser, monkeypatch):
+    model, processor = recogniser
+    seen, call = [], type(processor).__call__
+
+    def noted(self, *arguments, **settings):
+        seen.append(settings["list_classes"])
+        return call(self, *arguments, **settings)
+
+    monkeypatch.setattr(type(processor), "__call__", noted)
+    for names in (None, CLASS_NAMES[:2], ["hand waving", "juggling"]):
+        model.timeline(processor, recording([(0, person(20))]), class_names=names)
+    assert seen == [None, None, True]
+
+
+@pytest.mark.parametrize(("cleaned", "people"), [(True, 2), (False, 1)])
+def test_people_of_a_row_are_the_same_in_its_windows(cleaned, people):
+    """Tracked bodies of fewer than eleven frames are left out; people of a cleaned row are not."""
+    scene = recording([(0, person(60)), (20, person(8, place=(1.5, 0, 3)))])
+    scene = row(scene) | {"cleaned": cleaned}
+    (window,) = windows_of_frames([as_recording(scene)], 4.0, 1.0)
+    extractor = SkeletonFeatureExtractor(num_persons=2)
+    expected = frames_of(extractor, scene)
+    assert expected.any((0, 2, 3)).sum() == people
+    np.testing.assert_array_equal(frames_of(extractor, window.content), expected)
 
 
 @pytest.mark.parametrize("seed", range(8))

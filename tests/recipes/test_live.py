@@ -15,11 +15,12 @@ from tiny_models import tiny_recogniser
 from tiny_poses import BrightCorner
 from tiny_videos import tiny_video
 
-from action_llm import pose_estimators
+from action_llm import ActionLLMForClassification, ActionLLMProcessor, pose_estimators
 from action_llm.pose_estimation import PoseEstimator
 from action_llm.video_files import open_video
 from action_llm.video_frames import VideoFileError
 from action_llm_recipes import live
+from action_llm_recipes.common import screens
 from action_llm_recipes.common.live_video import LiveVideo, open_address, open_camera
 
 
@@ -39,8 +40,6 @@ def recognisers(tmp_path_factory):
 
 @pytest.mark.parametrize("reads", ["skeletons", "videos"])
 def test_labels_are_those_of_the_timeline_of_the_file(recognisers, reads, tmp_path, monkeypatch):
-    from action_llm import ActionLLMForClassification, ActionLLMProcessor
-
     monkeypatch.setattr(
         pose_estimators, "load_pose_estimator", lambda name, model, max_people: BrightCorner(model, max_people)
     )
@@ -62,7 +61,7 @@ def test_labels_are_those_of_the_timeline_of_the_file(recognisers, reads, tmp_pa
         first, last = np.abs(drawn.frames_at(moments).astype(int) - filmed.frames_at(moments)).mean((1, 2, 3))
     assert drawn.info.num_frames == (40 if reads == "skeletons" else 13)
     assert last > first + 20  # a caption, once a label is known
-    assert set(rates) == {"decode", "draw", "recognise", *(["pose"] if reads == "skeletons" else [])}
+    assert set(rates) == {"read", "draw", "recognise", *(["pose"] if reads == "skeletons" else [])}
 
 
 @pytest.mark.parametrize("reads", ["skeletons", "videos"])
@@ -84,7 +83,7 @@ def test_windows_unlike_the_training_are_doubted(reads, tmp_path):
         assert found.is_doubtful.tolist() == [is_doubtful] and found.spans()[0].is_doubtful == is_doubtful
         line = live.described(next(iter(model.stream_timeline(processor, recording, **settings))), found.class_names)
         assert line.get("doubtful", False) == is_doubtful
-        assert ("unlike the training" in live.caption_of(line)) == is_doubtful
+        assert ("unlike the training recordings" in live.caption_of(line)) == is_doubtful
 
 
 def test_nobody_is_a_label_too(recognisers, tmp_path, capsys, monkeypatch):
@@ -98,6 +97,54 @@ def test_nobody_is_a_label_too(recognisers, tmp_path, capsys, monkeypatch):
         "probability": None,
         "known": 0.4,
     }
+
+
+@pytest.mark.parametrize(
+    ("reads", "wrong", "message"),
+    [
+        ("skeletons", {"stride": 5.0}, "at most the window of 2.0 s"),
+        ("skeletons", {"fps": -3.0}, "--fps: expected a positive number of frames per second.*found fps -3"),
+        ("videos", {"max_people": 7}, "--max_people: this recogniser reads videos"),
+        ("videos", {"stride": 0.0}, "must be above 0"),
+    ],
+)
+def test_wrong_settings_leave_the_output_as_it_is(recognisers, tmp_path, reads, wrong, message):
+    (tmp_path / "clip.mp4").write_bytes(tiny_video(12))
+    files = {"video": str(tmp_path / "clip.mp4"), "output": str(tmp_path / "labels.jsonl")}
+    (tmp_path / "labels.jsonl").write_text("of yesterday")
+    with pytest.raises(ValueError, match=message):
+        live.main(live.LiveArguments(recognisers[reads], **files, **wrong))
+    assert (tmp_path / "labels.jsonl").read_text() == "of yesterday"
+
+
+def test_a_recogniser_without_a_duration_of_segments_is_refused(recognisers, tmp_path, monkeypatch):
+    processor = ActionLLMProcessor.from_pretrained(recognisers["videos"])
+    processor.feature_extractor.segment_seconds = None
+    monkeypatch.setattr(ActionLLMProcessor, "from_pretrained", lambda folder: processor)
+    (tmp_path / "clip.mp4").write_bytes(tiny_video(12))
+    with pytest.raises(ValueError, match="set segment_seconds; it is None"):
+        live.main(live.LiveArguments(recognisers["videos"], video=str(tmp_path / "clip.mp4")))
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, screens.WindowClosed])
+def test_ctrl_c_and_a_closed_window_are_ends_like_that_of_a_file(recognisers, tmp_path, monkeypatch, caplog, end):
+    class Closed(SimpleNamespace):
+        shown = 0
+
+        def show(self, picture):
+            self.shown += 1
+            if self.shown == 3:
+                raise end
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(screens, "WindowScreen", lambda title: Closed())
+    (tmp_path / "clip.mp4").write_bytes(tiny_video(12))
+    settings = {"video": str(tmp_path / "clip.mp4"), "output": str(tmp_path / "labels.jsonl"), "window": True}
+    with caplog.at_level("INFO", logger=live.logger.name):
+        rates = live.main(live.LiveArguments(recognisers["videos"], **settings))
+    assert set(rates) == {"read", "draw", "recognise"} and "3 frames; per second: " in caplog.text
 
 
 def test_one_source_is_asked_for(recognisers):
