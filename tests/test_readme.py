@@ -37,7 +37,7 @@ def test_links_pictures_recipes_and_settings_exist(page):
         assert list((ROOT / "recipes" / "configs").glob(config)), config
 
 
-LAUNCHED = r"(?:python|accelerate launch) (?:recipes/\w|-m action_llm_datasets)"
+LAUNCHED = r"(?:python|accelerate launch(?: --config_file \S+)?) (?:recipes/\w|-m action_llm_datasets)"
 
 
 def commands(page: Path, folder: Path) -> list[list[str]]:
@@ -108,6 +108,9 @@ def parser_of(program: str, deciding: tuple[str, ...]) -> tuple[argparse.Argumen
 def check(command: list[str]) -> None:
     """Parses a command like its program. Unknown options, wrong values and missing required options are errors."""
     words = [word for word in command[1:] if word != "launch"]
+    if command[0] == "accelerate" and words[0] == "--config_file":
+        assert (ROOT / words[1]).is_file(), words[1]
+        words = words[2:]
     program, *words = words[1:] if words[0] == "-m" else words
     if program in ("venv", "pytest"):
         return
