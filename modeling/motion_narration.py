@@ -1,7 +1,7 @@
 """A kinematic narrator: describes the movements of a body in plain English, part by part and in order, from the joints alone.
 
 It knows neither actions nor objects; everything it says is measured. The unit of length is a torso (pelvis to neck), heights
-refer to the person's own body, and left and right are the person's own.
+refer to the person's own body, and left, right, forward and backward are the person's own at each moment, also after a turn.
 """
 
 from collections.abc import Mapping
@@ -34,14 +34,23 @@ ZONES = (
     (1.15, "the shoulders"), (1.65, "the head"), (np.inf, "above the head"),
 )  # fmt: skip
 # Torsos: hands that meet are at most this far apart, after they were MEETING_APART farther; crossed hands are at least
-# CROSSED beyond each other for CROSSED_SECONDS.
-MEETING, MEETING_APART = 0.42, 0.12
+# CROSSED beyond each other for CROSSED_SECONDS. They come together and part within MEETING_SECONDS.
+MEETING, MEETING_APART, MEETING_SECONDS = 0.42, 0.12, 0.5
 CROSSED, CROSSED_SECONDS = 0.08, 0.15
 # In a lunge, one foot is this far from the other, and the hips sink by this much, in torsos. A step moves one knee this far
 # ahead of the other.
 LUNGE_APART, LUNGE_SINKS = 0.85, 0.3
 STRIDE, FEWEST_STEPS = 0.12, 4
+# Torsos: the pelvis of somebody who walks goes at least WALK in one direction; on the spot, it stays within SPOT.
+WALK, SPOT = 1.2, 0.5
+# Degrees of a turn, and of larger ones with their words.
+TURN, AROUND = 60.0, ((300.0, "all the way around "), (135.0, "around "))
+# Seconds over which the line from left to right is averaged, since sensors swap the sides for a few frames, and then the
+# direction of the person, since arms pull the shoulders along. It is unknown while that line is shorter than ACROSS on the
+# floor, in torsos, as of somebody who lies on their side.
+SWAPPED_SECONDS, HEADING_SECONDS, ACROSS = 0.5, 1.0, 0.15
 _KNEES = ("left_knee", "right_knee")
+_CARRYING = ("walk", "pace", "jump", "lunge", "turn")  # movements of the body that say what the feet do
 _NUMBERS = ("no", "once", "twice", *(f"{n} times" for n in ("three", "four", "five", "six", "seven", "eight")))
 
 
@@ -53,7 +62,7 @@ class MotionEvent:
         part: "right hand", "both hands", "left foot", "both feet" or "body".
         kind: Of hands: "raise", "lower", "move", "swing" (there and back several times), "circle", "meet" or "cross". Of feet:
             "step", "lift" or "put down". Of the body: "sink" and "rise" (of the hips), "bend", "straighten", "jump", "walk",
-            "pace" (on the spot), "lunge".
+            "pace" (on the spot), "lunge", "turn".
         start, end: Seconds from the start of the recording.
         amount: How much moves: the length of the path in torsos; four times that of the body, which carries all limbs.
         way: Direction, such as "forward", "out to the right", "from side to side", or that of a circle that faces the person:
@@ -101,7 +110,7 @@ class MeasuredBody:
     """The motion of a person.
 
     Attributes:
-        track: (T, J, C), joints in torsos at `FPS` frames per second, +x to the person's right.
+        track: (T, J, C), joints in torsos at `FPS` frames per second.
         layout: The joint layout.
         start: Seconds from the start of the recording to the first frame.
     """
@@ -168,8 +177,8 @@ def describe_moment(track: np.ndarray, layout: str | dict | SkeletonLayout) -> s
     Describes a few frames: position and direction of the hands, and whether the body leans or the hips are low.
 
     Args:
-        track: (T, J, C), the joints of a person at 30 frames per second, in torsos, +x to the person's right, as
-            `SkeletonFeatureExtractor` computes features with `scale="torso"` and an aligned view.
+        track: (T, J, C), the joints of a person at 30 frames per second, in torsos, as `SkeletonFeatureExtractor` computes
+            features with `scale="torso"`. 2-D layouts: of a person who faces the camera.
         layout: The joint layout.
     """
     body = BodyPoints(np.asarray(track, np.float64), get_layout(layout))
@@ -203,7 +212,7 @@ def _events(track: np.ndarray, skeleton: SkeletonLayout, start: float) -> list[M
     """Joints (T, J, C) in torsos, +x to the person's right → movements in order; `start` in seconds."""
     body = BodyPoints(track, skeleton)
     meetings = body.meetings()
-    events = [*body.travel(), *meetings, *body.postures()]
+    events = [*body.turns(), *body.travel(), *meetings, *body.postures()]
     hands, feet = {side: body.hand(side) for side in body.hands}, {side: body.foot(side) for side in body.feet}
     # Hands go sideways to meet.
     hands = {
@@ -212,11 +221,11 @@ def _events(track: np.ndarray, skeleton: SkeletonLayout, start: float) -> list[M
     }
     events += _together(hands.get("left", []), hands.get("right", []), "both hands")
     # The movement of the body says what the feet do.
-    carried = [event for event in events if event.kind in ("walk", "pace", "jump", "lunge")]
+    carried = [event for event in events if event.kind in _CARRYING]
     events += [
         step
         for step in _together(feet.get("left", []), feet.get("right", []), "both feet")
-        if not any(other.start - 0.3 <= step.start <= other.end + 0.3 for other in carried)
+        if not any(other.start - 0.3 <= step.end and step.start <= other.end + 0.3 for other in carried)
     ]
     events = sorted(events, key=lambda event: (event.start, event.part))
     return [
@@ -235,7 +244,12 @@ def _is_part_of(event: MotionEvent, meeting: MotionEvent) -> bool:
 
 
 class BodyPoints:
-    """Joint positions of a person, (T, 3) in torsos: right, up and ahead; ahead is 0 in recordings without depth."""
+    """
+    Joint positions of a person, (T, 3) in torsos: right, up and ahead; ahead is 0 in recordings without depth.
+
+    Right and ahead are the person's own in each frame. The path over the floor is unrolled accordingly: whoever walks around a
+    table walks ahead.
+    """
 
     def __init__(self, track: np.ndarray, skeleton: SkeletonLayout):
         self.skeleton = skeleton
@@ -244,10 +258,36 @@ class BodyPoints:
         if skeleton.dimensions == 2:
             axes[..., 0] *= -1  # the right of a person who faces the camera is the left of the image
         self.axes = _smooth(axes)
+        self.heading = self._heading()
+        self.axes = self._unrolled()
         self.pelvis = self.axes[:, list(skeleton.pelvis)].mean(1)
         self.neck = self.axes[:, list(skeleton.neck)].mean(1)
         self.hands = self._ends("arm", ("hand", "wrist"))
         self.feet = self._ends("leg", ("ankle", "foot"))
+
+    def _heading(self) -> np.ndarray:
+        """(T,), the direction that the person faces, in radians to the left of the first axis; 0 without depth."""
+        across = np.mean(
+            [
+                self.axes[:, self.skeleton.right_hip] - self.axes[:, self.skeleton.left_hip],
+                self.axes[:, self.skeleton.right_shoulder] - self.axes[:, self.skeleton.left_shoulder],
+            ],
+            axis=0,
+        )
+        right, ahead = _smooth(across, round(SWAPPED_SECONDS * FPS))[:, [0, 2]].T
+        known = (np.hypot(right, ahead) > ACROSS).nonzero()[0]
+        if self.skeleton.dimensions == 2 or not len(known):
+            return np.zeros(len(right))
+        heading = np.interp(np.arange(len(right)), known, np.unwrap(np.arctan2(ahead, right)[known]))
+        return _smooth(heading, round(HEADING_SECONDS * FPS))
+
+    def _unrolled(self) -> np.ndarray:
+        """(T, J, 3), the joints in the person's own axes."""
+        floor = self.axes[..., 0] + 1j * self.axes[..., 2]  # as complex numbers, right + i ahead
+        pelvis, turn = floor[:, list(self.skeleton.pelvis)].mean(1), np.exp(-1j * self.heading)
+        path = np.cumsum(turn * np.diff(pelvis, prepend=0))
+        floor = turn[:, None] * (floor - pelvis[:, None]) + path[:, None]
+        return np.stack([floor.real, self.axes[..., 1], floor.imag], axis=-1)
 
     def _ends(self, limb: str, names: tuple[str, ...]) -> dict[str, np.ndarray]:
         ends = {}
@@ -272,6 +312,9 @@ class BodyPoints:
                     strokes = low
             for start, stop in strokes:
                 path, heights = relative[start:stop], height[start:stop]
+                # A hand that rests on a table stays where it is, although the shoulders move.
+                if _reach(end[start:stop]) < MIN_PATH:
+                    continue
                 movement = _circle(path, heights) or _swing(path, heights) or _single(path, heights, side)
                 if movement is not None:
                     events.append(_event(f"{side} hand", start, stop, path, **movement))
@@ -351,18 +394,36 @@ class BodyPoints:
     def travel(self) -> list[MotionEvent]:
         """Walking: movement of the pelvis over the floor, or of the knees in turn on the spot."""
         place = self.pelvis[:, [0, 2]]
-        moved = place[-1] - place[0]
-        if np.linalg.norm(moved) >= 1.2:
+        walks = []
+        for first, last in _straight(place, 0, len(place) - 1):
+            moved = place[last] - place[first]
+            if np.linalg.norm(moved) < WALK:
+                continue
             way = ("right" if moved[0] > 0 else "left") if abs(moved[0]) > abs(moved[1]) else None
             way = f"to the {way}" if way else "forward" if moved[1] > 0 else "backward"
-            share = (place - place[0]) @ moved / (moved @ moved)
-            first, last = int((share > 0.05).argmax()), int(len(share) - 1 - (share[::-1] < 0.95).argmax())
-            return [_event("body", first, last, self.pelvis[first : last + 1], kind="walk", way=way)]
+            first, last = _trimmed((place - place[first]) @ moved, first, last)
+            walks.append(_event("body", first, last, self.pelvis[first : last + 1], kind="walk", way=way))
+        if walks:
+            return walks
         turns = [frame for frame, _ in _turning_points(self._strides(), STRIDE)]
-        if len(turns) < FEWEST_STEPS:
+        if len(turns) < FEWEST_STEPS or np.linalg.norm(np.ptp(place[turns[0] : turns[-1] + 1], axis=0)) > SPOT:
             return []
         path = self.feet["left"][turns[0] : turns[-1] + 1]
         return [_event("body", turns[0], turns[-1], path, kind="pace", count=len(turns))]
+
+    def turns(self) -> list[MotionEvent]:
+        """Turning; the path is that of a shoulder."""
+        shoulders = self.axes[:, self.skeleton.right_shoulder] - self.axes[:, self.skeleton.left_shoulder]
+        radius = float(np.median(np.linalg.norm(shoulders, axis=1))) / 2
+        degrees, events = np.rad2deg(self.heading), []
+        for first, last in _changes(degrees, TURN):
+            angle = (degrees[last] - degrees[first]) / 0.9  # the interval has the middle 90 %
+            around = next((words for least, words in AROUND if abs(angle) >= least), "")
+            way, count = f"{around}to the {'left' if angle > 0 else 'right'}", max(1, round(abs(angle) / 360))
+            heading = self.heading[first : last + 1]
+            path = radius * np.stack([np.cos(heading), np.sin(heading)], axis=1)
+            events.append(_event("body", first, last, path, kind="turn", way=way, count=count))
+        return events
 
     def _strides(self) -> np.ndarray:
         """(T,), how far the left knee is ahead of the right one in torsos; without depth, how far above."""
@@ -405,10 +466,20 @@ class BodyPoints:
             and not any(first - 10 <= frame <= last + 10 for first, last in crossed)
         ]
         if meetings:
-            first, last, middle = meetings[0], meetings[-1] + 1, float(np.median(height[meetings]))
+            # From hands apart to hands apart.
+            longest, middle = round(MEETING_SECONDS * FPS), float(np.median(height[meetings]))
+            far = (apart > MEETING + MEETING_APART).nonzero()[0]
+            first = max(*far[far < meetings[0]], meetings[0] - longest, 0)
+            last = min(*far[far > meetings[-1]], meetings[-1] + longest, len(apart) - 1)
             events.append(
                 _event(
-                    "both hands", first, last, path[first:last], kind="meet", heights=(middle,), count=len(meetings)
+                    "both hands",
+                    first,
+                    last,
+                    between[first : last + 1],
+                    kind="meet",
+                    heights=(middle,),
+                    count=len(meetings),
                 )
             )
         return events
@@ -420,9 +491,9 @@ def _event(part: str, first: int, last: int, path: np.ndarray, **movement) -> Mo
     return MotionEvent(part, movement.pop("kind"), first / FPS, last / FPS, amount, **movement)
 
 
-def _smooth(values: np.ndarray) -> np.ndarray:
-    """Running mean over `SMOOTHING` frames along the first axis, shorter at the ends."""
-    reach = SMOOTHING // 2
+def _smooth(values: np.ndarray, frames: int = SMOOTHING) -> np.ndarray:
+    """Running mean over a window of frames along the first axis, which is extended by its first and its last value."""
+    reach = frames // 2
     padded = np.concatenate([values[:1].repeat(reach, 0), values, values[-1:].repeat(reach, 0)])
     return np.stack([padded[shift : shift + len(values)] for shift in range(2 * reach + 1)]).mean(0)
 
@@ -445,7 +516,7 @@ def _moving(path: np.ndarray) -> list[tuple[int, int]]:
     intervals = []
     for first, last in _runs(speed > SPEED):
         part = path[first : last + 1]
-        if last - first >= MIN_SECONDS * FPS and np.linalg.norm(part - part[0], axis=1).max() >= MIN_PATH:
+        if last - first >= MIN_SECONDS * FPS and _reach(part) >= MIN_PATH:
             intervals.append((first, last + 1))
     return intervals
 
@@ -477,10 +548,37 @@ def _without_return(events: list[MotionEvent]) -> list[MotionEvent]:
     return kept
 
 
+def _reach(path: np.ndarray) -> float:
+    """How far a path (T, 3) gets from its start."""
+    return float(np.linalg.norm(path - path[0], axis=1).max())
+
+
 def _changes(values: np.ndarray, threshold: float) -> list[tuple[int, int]]:
-    """Intervals between consecutive turning points over which a signal changes by at least the threshold."""
+    """Intervals in which a signal changes by at least the threshold, from one turning point to the next, without rests."""
     turns = [0, *(frame for frame, _ in _turning_points(values, threshold)), len(values) - 1]
-    return [(first, last) for first, last in pairwise(turns) if abs(values[last] - values[first]) >= threshold]
+    return [
+        _trimmed(values, first, last)
+        for first, last in pairwise(turns)
+        if abs(values[last] - values[first]) >= threshold
+    ]
+
+
+def _trimmed(values: np.ndarray, first: int, last: int) -> tuple[int, int]:
+    """The part of an interval in which a signal makes the middle 90 % of its change."""
+    share = (values[first : last + 1] - values[first]) / (values[last] - values[first])
+    return first + int((share > 0.05).argmax()), last - int((share[::-1] < 0.95).argmax())
+
+
+def _straight(place: np.ndarray, first: int, last: int) -> list[tuple[int, int]]:
+    """Splits a path (T, 2) over the floor where it turns: at the frame that is farthest from the line between its ends, if that
+    is at least `WALK` (Ramer 1972; Douglas and Peucker 1973)."""
+    start, line = place[first], place[last] - place[first]
+    share = np.clip((place[first : last + 1] - start) @ line / max(line @ line, 1e-9), 0, 1)
+    distance = np.linalg.norm(place[first : last + 1] - start - share[:, None] * line, axis=1)
+    if distance.max() < WALK:
+        return [(first, last)]
+    turn = first + int(distance.argmax())
+    return _straight(place, first, turn) + _straight(place, turn, last)
 
 
 def _turning_points(values: np.ndarray, swing: float) -> list[tuple[int, bool]]:
@@ -660,6 +758,7 @@ def _worded(event: MotionEvent, thing: str) -> str:
         "jump": f"jumps{times}",
         "walk": f"walks {event.way}",
         "pace": f"steps on the spot{times}",
+        "turn": f"turns {event.way}{times}",
         "lunge": f"lunges {event.way} with the {event.foot}",
     }[event.kind]
 
@@ -694,7 +793,7 @@ def _still(events: list[MotionEvent]) -> list[str]:
     moved = " ".join(event.part for event in events)
     limbs = {"left arm": "left hand", "right arm": "right hand", "left leg": "left foot", "right leg": "right foot"}
     both = {"hand": "both hands" in moved, "foot": "both feet" in moved}
-    goes = any(event.kind in ("walk", "pace", "jump", "lunge") for event in events)
+    goes = any(event.kind in (*_CARRYING, "sink", "rise") for event in events)
     still = [
         limb
         for limb, end in limbs.items()

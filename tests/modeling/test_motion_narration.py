@@ -92,12 +92,23 @@ def test_clapping():
     assert "then brings them together three times at the height of the chest, then lowers" in text(body)
 
 
+def test_a_clap_lasts_from_hands_apart_to_hands_apart():
+    wide = 2 * abs(still()[0, LAYOUTS["kinect25"].joint_names.index("right_hand"), 0])
+    clap = np.exp(-(((np.arange(120) - 60) / 8.0) ** 2))
+    events = narrate(recording([(0, hands_apart(wide - (wide - 0.06) * clap).astype(np.float32))])).events[0]
+    (event,) = (event for event in events if event.kind == "meet")
+    assert event.start < 1.9 and event.end > 2.1 and event.end - event.start < 0.6
+    assert event.amount > 0.5  # torsos
+
+
 def test_the_whole_body():
     names = LAYOUTS["kinect25"].joint_names
     upper = [name for name in names if not any(part in name for part in ("knee", "ankle", "foot"))]
     down = ease(10, 30, 120) - ease(80, 100, 120)
     said = text(moved(still(4), upper, np.outer(down, [0, -0.4, 0])))
-    assert said == "The person lowers the hips, then raises the hips."
+    assert said == "The person lowers the hips, then raises the hips. The arms are still."
+    raised = moved(moved(still(4), upper, np.outer(down, [0, -0.4, 0])), RIGHT_HAND, np.outer(down, [0, 0.75, -0.1]))
+    assert text(raised).endswith(" The left arm is still.")  # the legs are not
     walked = still(4) + np.outer(ease(10, 110, 120), [0, 0, -1.6])[:, None]
     assert "The person walks forward" in text(walked)
     jump = np.zeros(120)
@@ -110,7 +121,81 @@ def test_the_whole_body():
     for frame, share in enumerate(ease(20, 60, 120)):
         turn = Rotation.from_euler("x", -70 * share, degrees=True)
         bent[frame, trunk] = turn.apply(bent[frame, trunk] - pelvis[frame]) + pelvis[frame]
-    assert "The person bends forward" in text(bent)
+    assert text(bent) == "The person bends forward."
+    for joint in map(names.index, (*LEFT_HAND, *RIGHT_HAND)):
+        bent[:, joint] = still(4)[:, joint]  # on a table
+    assert text(bent) == "The person bends forward."
+
+
+def turned(body, degrees):
+    """The same, turned to the left by `degrees` (T,) about a vertical line through the body."""
+    middle = body[0].mean(0) * [1, 0, 1]
+    about = Rotation.from_euler("y", degrees[:, None], degrees=True)
+    return np.stack([turn.apply(frame - middle) + middle for turn, frame in zip(about, body, strict=True)])
+
+
+@pytest.mark.parametrize(
+    ("way", "words"),
+    [
+        ((-0.5, 0.4, 0), "across the body to the left"),
+        ((0.5, 0.4, 0), "out to the right"),
+        ((0, 0.4, -0.6), "forward"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("degrees", "turn"),
+    [
+        (90, "turns to the left"),
+        (-180, "turns around to the right"),
+        (180, "turns around to the left"),
+        (360, "turns all the way around to the left"),
+        (-720, "turns all the way around to the right twice"),
+    ],
+)
+def test_ways_are_those_of_the_person_after_a_turn(degrees, turn, way, words):
+    body = moved(still(5), RIGHT_HAND, np.outer(ease(105, 125, 150), way))
+    said = text(turned(body, degrees * ease(5, 75, 150)))
+    assert said.startswith(f"The person {turn}. The person also moves the right hand {words} at the height of the")
+    assert said.endswith("The left arm is still.")
+
+
+def test_a_twist_is_no_turn_nor_are_swapped_sides():
+    swapped = still()
+    swapped[40:44] = swapped[40:44, list(LAYOUTS["kinect25"].mirror)]
+    assert "turns" not in text(swapped)
+    assert text(turned(still(), 40 * (ease(10, 30, 90) - ease(50, 70, 90)))) == "The person stands or sits still."
+
+
+def test_the_second_person_has_a_left_and_a_right_of_their_own():
+    body = moved(still(), RIGHT_HAND, np.outer(ease(20, 40, 90), [0.6, 0.3, 0]))
+    opposite = np.array([1.2, 0, -1.5]) + turned(body, np.full(90, 180.0))
+    first = moved(still(), LEFT_HAND, np.outer(ease(20, 40, 90), [0, 1, -0.1]))  # the one who moves more
+    narration = narrate(recording([(0, first.astype(np.float32)), (0, opposite.astype(np.float32))]))
+    assert "The second person moves the right hand out to the right" in narration.text
+    assert "the right hand at the waist going out to the right" in narration.bodies[1].pose(0.9, 1.1)
+
+
+@pytest.mark.parametrize(
+    ("metres", "words"),
+    [((0, 0, -3), "walks forward, then walks backward"), ((2, 0, 0), "walks to the right, then walks to the left")],
+)
+def test_walks_end_where_they_turn(metres, words):
+    there = ease(10, 70, 150) - ease(80, 140, 150)
+    body = still(5) + np.outer(there, metres)[:, None]
+    for side, sign in (("left", 1), ("right", -1)):  # steps
+        path = sign * np.outer(np.sin(8 * np.pi * np.cumsum(np.abs(np.gradient(there)))), np.array(metres) / 10)
+        body = moved(body, [f"{side}_knee", f"{side}_ankle", f"{side}_foot"], path)
+    assert text(body) == f"The person {words}. The arms are still."
+    forth, back = narrate(recording([(0, body.astype(np.float32))])).events[0]
+    assert (forth.start, forth.end) == pytest.approx((20 / 30, 61 / 30), abs=0.2)
+    assert (back.start, back.end) == pytest.approx((89 / 30, 131 / 30), abs=0.2)
+
+
+def test_walking_round_is_walking_ahead():
+    angle = 270 * ease(10, 170, 180)
+    place = np.stack([np.cos(np.deg2rad(angle)) - 1, 0 * angle, -np.sin(np.deg2rad(angle))], axis=1)
+    said = text(turned(still(6), angle) + 1.5 * place[:, None])
+    assert said == "The person turns around to the left and at the same time walks forward. The arms are still."
 
 
 def test_two_people():
@@ -189,6 +274,7 @@ def test_a_lunge_and_steps_on_the_spot():
     for side, up in (("left", np.maximum(lift, 0)), ("right", np.maximum(-lift, 0))):
         body = moved(body, [f"{side}_knee"], np.outer(up, [0, 0.1, -0.2]))
     assert "steps on the spot four times" in text(body)
+    assert "on the spot" not in text(body + np.outer(ease(20, 100, 120), [0, 0, -0.4])[:, None])
 
 
 def test_what_moves_most_comes_first():
