@@ -2,7 +2,7 @@
 
 The text may come from anybody, such as a language model. Statements are found by their words, a clause each. A statement is
 supported if the joints agree about as much as the narrator demands, contradicted if they are far from it, and otherwise not
-checkable, as are statements about anything but the movements of hands, feet, hips and trunk.
+checkable, as are negations, and statements about anything but the movements of hands, feet, hips and trunk.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from .motion_narration import FPS, ZONES, BodyPoints, MotionNarration
+from .motion_narration import FPS, ZONES, BodyPoints, MeasuredBody, MotionNarration
 
 Verdict = Literal["supported", "contradicted", "not checkable"]
 
@@ -25,11 +25,19 @@ TOGETHER, APART = 0.45, 0.8
 # Degrees that the trunk turns if somebody bends.
 BENT = 25.0
 
-# Subjects that share a verb, as in "the left arm and the legs are still", are not separated.
+# Subjects that share a verb, as in "the left arm and the legs are still", are not separated, nor are the two ways of a swing.
+_SENTENCE = re.compile(r"(?<=[.;!?])\s+")
 _CLAUSE = re.compile(
-    r"(?<=[.;!?])\s+|,\s+(?:and\s+)?(?:then\s+)?|\s+(?:while|then)\s+"
-    r"|\s+and(?:\s+then|\s+at the same time)?\s+(?!(?:the|his|her|their) (?:\w+ )?\w+ (?:is|are|stays?) )"
+    r",\s+(?:and\s+)?(?:then\s+)?|\s+(?:while|then)\s+"
+    r"|(?!(?<=\bup)\s+and\s+down\b|(?<=\bforward)s?\s+and\s+back|(?<=\bforwards)\s+and\s+back)"
+    r"\s+and(?:\s+then|\s+at the same time)?\s+(?!(?:the|his|her|their) (?:\w+ )?\w+ (?:is|are|stays?) )"
 )
+# A negation also holds for the next clauses of its sentence, up to one with a subject of its own.
+_NEGATION = re.compile(r"\b(?:not|never|no|none|nobody|nothing|neither|nor|without|cannot)\b|n['’]t\b")
+_SUBJECT = re.compile(r"(?:but|however|the|a|an|his|her|their|its|both|it|they|he|she)\b")
+# Words → the person whom this and the next clauses are about, None if they are several or unknown.
+_PERSON = re.compile(r"\b(?P<which>first|second|other|another|third|fourth|each|every|both|two) (?:people|persons?)\b")
+_PEOPLE = {"first": 0, "second": 1, "other": 1, "another": 1}
 _TIME = re.compile(r"(\d+(?:\.\d+)?)(?:\s*(?:to|-|–)\s*(\d+(?:\.\d+)?))?\s*s\b")
 _PART = re.compile(
     r"\b(?:(?:both|the|his|her|their|its|of)\s+)*(?P<side>left|right|both)?\s*"
@@ -47,17 +55,17 @@ _LIMB = {
 _PRONOUN = re.compile(r"\b(?:it|them)\b")
 # Words → axis of a movement (0 to the person's right, 1 up, 2 ahead) and its sign.
 _WAYS = (
-    (re.compile(r"\b(?:rais\w+|ris\w+|lift\w*|upwards?|up)\b(?! and down)"), 1, 1),
-    (re.compile(r"\b(?:lower\w*|drop\w*|downwards?|sink\w*)\b|(?<!up and )\bdown\b"), 1, -1),
-    (re.compile(r"\b(?:forwards?|ahead)\b(?! and back)"), 2, 1),
-    (re.compile(r"(?<!forward and )\bbackwards?\b"), 2, -1),
+    (re.compile(r"\b(?:rais\w+|ris\w+|lift\w*|upwards?|up)\b"), 1, 1),
+    (re.compile(r"\b(?:lower\w*|drop\w*|downwards?|sink\w*|down)\b"), 1, -1),
+    (re.compile(r"\b(?:forwards?|ahead)\b"), 2, 1),
+    (re.compile(r"\bbackwards?\b"), 2, -1),
     (re.compile(r"\bto (?:the|his|her|their) right\b"), 0, 1),
     (re.compile(r"\bto (?:the|his|her|their) left\b"), 0, -1),
 )
 _SWINGS = (
     (re.compile(r"\bside to side\b|\bwav\w+"), 0),
     (re.compile(r"\bup and down\b"), 1),
-    (re.compile(r"\bforward and back\b"), 2),
+    (re.compile(r"\bforwards? and back(?:wards?)?\b"), 2),
 )
 _HEIGHT = re.compile(
     r"\b(?:at|to)(?: the (?:height|level) of)? the (knees|hips|waist|chest|shoulders|head)\b|\babove (?:the )?head\b"
@@ -84,22 +92,31 @@ class Statement:
 
 def check_statements(text: str, narration: MotionNarration) -> list[Statement]:
     """
-    Checks a text against the measured motion of the first person of a recording.
+    Checks a text against the measured motion of the people of a recording.
 
     Args:
-        text: English sentences. Left and right are the person's own; times are in seconds ("at 0.7 s").
+        text: English sentences. Left and right are the person's own; times are in seconds ("at 0.7 s"). They are about the
+            first person, unless they name "the second person", and from there on about that one.
         narration: What was measured (`motion_narration.narrate`).
 
     Returns:
-        The statements in the order of the text, a clause each. Without a person, none is checkable.
+        The statements in the order of the text, a clause each. Those about people who were not measured are not checkable.
     """
-    statements, last = [], None
-    for clause in filter(None, (part and part.strip(" .,;!?") for part in _CLAUSE.split(text))):
-        lowered = clause.lower()
-        named = _PART.search(_PLACE.sub(" ", lowered))
-        last = (named["side"], named["part"]) if named else last if _PRONOUN.search(lowered) else None
-        verdict = _verdict(lowered, last, narration) if narration.bodies else "not checkable"
-        statements.append(Statement(clause, verdict))
+    statements, last, person = [], None, 0
+    for sentence in _SENTENCE.split(text):
+        is_negated = False
+        for clause in filter(None, (part.strip(" .,;!?") for part in _CLAUSE.split(sentence))):
+            lowered = clause.lower()
+            named = _PART.search(_PLACE.sub(" ", lowered))
+            last = (named["side"], named["part"]) if named else last if _PRONOUN.search(lowered) else None
+            if people := _PERSON.search(lowered):
+                person = _PEOPLE.get(people["which"])
+            is_negated = bool(_NEGATION.search(lowered)) or (is_negated and not _SUBJECT.match(lowered))
+            is_measured = person is not None and person < len(narration.bodies)
+            verdict: Verdict = "not checkable"
+            if is_measured and not is_negated:
+                verdict = _verdict(lowered, last, narration.bodies[person])
+            statements.append(Statement(clause, verdict))
     return statements
 
 
@@ -109,8 +126,7 @@ def count_verdicts(statements: list[Statement]) -> dict[str, int]:
     return {verdict: counts[verdict] for verdict in ("supported", "contradicted", "not checkable")}
 
 
-def _verdict(clause: str, named: tuple[str | None, str] | None, narration: MotionNarration) -> Verdict:
-    measured = narration.bodies[0]
+def _verdict(clause: str, named: tuple[str | None, str] | None, measured: MeasuredBody) -> Verdict:
     points = BodyPoints(measured.track, measured.layout)
     span = _span(clause, measured.start, len(measured.track))
     if span is None:
