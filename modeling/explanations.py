@@ -95,9 +95,10 @@ def explain(
         action_ids (`Sequence`): The sentence, in the form of [`~ActionLLMProcessor.prompt`].
         log_probabilities (`torch.Tensor` of shape `(num_classes,)`, *optional*): Log-probabilities of the classes given the
             sentence, in the order of the class list. By default, the sentence is scored here.
-        times (`Sequence[tuple[float, float]]`, *optional*): Start and end of each token in seconds.
-        recording (*optional*): The recorded skeleton, in any form that the feature extractor reads. The text then describes the
-            movement during each token.
+        times (`Sequence[tuple[float, float]]`, *optional*): Start and end of each token in seconds. Without them, the text says
+            where in the sentence the tokens are.
+        recording (*optional*): The recorded skeleton, in any form that the feature extractor reads. With `times`, the text then
+            describes the movement during each token.
         class_names (`Sequence[str]`, *optional*): The class list, if it differs from the trained classes.
         list_classes (`bool`, *optional*): Overrides the processor's `list_classes`.
         unsure_below (`float`): Below this probability, the text says that the model is not sure.
@@ -120,6 +121,7 @@ def explain(
     if num_reasons < 0:
         raise ValueError(f"num_reasons must be at least 0, got {num_reasons}.")
     action_ids = list(action_ids)
+    narration = None if times is None else _narration(processor, recording)
     times = [(float("nan"), float("nan"))] * len(action_ids) if times is None else times
     if log_probabilities is None:
         (log_probabilities,) = class_log_probabilities(model, processor, [action_ids], class_names, list_classes)
@@ -142,14 +144,14 @@ def explain(
     is_sure = label is not None or probabilities[best] >= unsure_below
     lexicon = model.lexicon if lexicon is None else lexicon
     answer = _answer(names, probabilities, best, is_sure)
-    reason = _reason(names[best], evidence, num_reasons, _narration(processor, recording), lexicon, name_tokens)
+    reason = _reason(names[best], evidence, num_reasons, narration, lexicon, name_tokens)
     return Explanation(
         names[best],
         probabilities[best],
         dict(zip(names, probabilities, strict=True)),
         is_sure,
         evidence,
-        f"{answer} {reason}",
+        f"{answer} {reason}".rstrip(),
         describe(model, processor, action_ids) if processor.explains else "",
     )
 
@@ -307,24 +309,27 @@ def _reason(
     name_tokens: bool,
 ) -> str:
     """What happened during the tokens that support a class most, in English, and how many tokens speak against it."""
-    reasons = [token for token in evidence[:num_reasons] if token.contribution > 0]
+    if not evidence:
+        return "The sentence has a single token."
+    supporting = [token for token in evidence if token.contribution > 0]
     against = sum(token.contribution < 0 for token in evidence)
     doubt = ""
     if 2 * against > len(evidence):
         doubt = f" Most tokens ({against} of {len(evidence)}) speak against it."
-    if not reasons:
+    if not supporting:
         return f"No single token supports it.{doubt}"
+    if not num_reasons:
+        return doubt.strip()
     # Tokens of the same movement are named together.
     groups: dict[str, list[TokenEvidence]] = {}
-    for token in sorted(reasons, key=lambda token: token.place):
+    for token in sorted(supporting[:num_reasons], key=lambda token: token.place):
         groups.setdefault(_meanwhile(token, label, narration, lexicon), []).append(token)
     is_skeleton = narration is not None and bool(narration.events)
     parts = []
     for meanwhile, tokens in groups.items():
         named = f" ({', '.join(dict.fromkeys(token.word for token in tokens))})" if name_tokens else ""
-        text = f"{meanwhile}{_times(tokens)}"
-        if not is_skeleton:
-            text = f"{_times(tokens).strip()}{f' ({meanwhile})' if meanwhile else ''}"
+        when = _when(tokens, len(evidence))
+        text = f"{meanwhile} {when}" if is_skeleton else f"{when}{f' ({meanwhile})' if meanwhile else ''}"
         parts.append(f"{text}{named}")
     subject = "the person" if is_skeleton else "what happens"
     return f"Strongest evidence: {subject} {_listed(parts)}.{doubt}"
@@ -345,17 +350,18 @@ def _meanwhile(token: TokenEvidence, label: str, narration, lexicon: Sequence[To
     return f"has {_listed(narration.bodies[0].pose(token.start, token.end).split(', '))}"
 
 
-def _times(tokens: Sequence[TokenEvidence]) -> str:
-    """When tokens occur; neighbours are joined. Empty if their times are unknown."""
+def _when(tokens: Sequence[TokenEvidence], num_tokens: int) -> str:
+    """When tokens occur, neighbours joined; if their times are unknown, where they are in a sentence of `num_tokens`."""
     if np.isnan(tokens[0].start):
-        return ""
+        places = _listed([str(token.place + 1) for token in tokens])
+        return f"in token{'s' if len(tokens) > 1 else ''} {places} of {num_tokens}"
     spans: list[list[float]] = []
     for token in tokens:
         if spans and token.start - spans[-1][1] < 0.05:
             spans[-1][1] = token.end
         else:
             spans.append([token.start, token.end])
-    return f" from {_listed([f'{start:.1f} to {end:.1f}' for start, end in spans])} s"
+    return f"from {_listed([f'{start:.1f} to {end:.1f}' for start, end in spans])} s"
 
 
 def _listed(words: Sequence[str]) -> str:

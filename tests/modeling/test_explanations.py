@@ -133,11 +133,12 @@ def test_a_recording_is_read_once_and_no_sentence_scored_twice(model, processor,
 
 
 def test_without_a_reason_it_says_so():
-    assert _reason("wave", [], 3, None, None, False) == "No single token supports it."
+    assert _reason("wave", [], 3, None, None, False) == "The sentence has a single token."
     against = [TokenEvidence(place, 5, place, place + 1, -0.5) for place in range(2)]
     assert _reason("wave", against, 3, None, None, False) == (
         "No single token supports it. Most tokens (2 of 2) speak against it."
     )
+    assert _reason("wave", [TokenEvidence(0, 5, 0.0, 1.0, 0.5)], 0, None, None, False) == ""
 
 
 def test_the_text_says_what_the_body_did_at_the_time():
@@ -170,6 +171,23 @@ def test_tokens_of_videos_are_named_by_other_classes_than_the_explained_one():
     assert _reason("wave", evidence, 1, None, only, False) == "Strongest evidence: what happens from 0.0 to 1.0 s."
 
 
+def test_tokens_without_times_are_named_by_their_places(model, processor):
+    evidence = [
+        TokenEvidence(place, 5, np.nan, np.nan, contribution)
+        for place, contribution in ((3, 0.9), (1, 0.5), (0, 0), (2, 0))
+    ]
+    assert (
+        _reason("wave", evidence, 2, None, None, False) == "Strongest evidence: what happens in tokens 2 and 4 of 4."
+    )
+    lexicon = [TokenEntry(code, classes=[("clap", 1.5)]) for code in range(10)]
+    assert _reason("wave", evidence, 1, None, lexicon, True) == (
+        "Strongest evidence: what happens in token 4 of 4 (as in clap) (<act_5>)."
+    )
+    found = explain(model, processor, [3, 14, 3, 2], recording=recording([(0, person(16))]), num_reasons=4)
+    supporting = sorted(token.place + 1 for token in found.evidence if token.contribution > 0)
+    assert supporting and all(f"{place}" in found.text for place in supporting) and " of 4." in found.text
+
+
 def test_another_class_can_be_explained(model, processor):
     best = explain(model, processor, [3, 14, 3])
     other = next(name for name in CLASS_NAMES if name != best.label)
@@ -194,7 +212,7 @@ def test_the_text_says_when_it_is_not_sure(model, processor):
 def test_other_names_and_single_tokens(model, processor):
     found = explain(model, processor, [5], class_names=["waving", "falling"])
     assert found.label in ("waving", "falling") and found.evidence == []
-    assert found.text.endswith("%. No single token supports it.")
+    assert found.text.endswith("%. The sentence has a single token.")
     with torch.no_grad():
         outputs = model(**processor(action_ids=[[5]]))
     with pytest.raises(ValueError, match="have no action tokens: pass the outputs of recordings"):
