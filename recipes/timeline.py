@@ -17,9 +17,11 @@ class in every step, and the events of a video with token, start, end and place 
 
 With `--truth`, `metrics.json` has the share of time that is labelled correctly; the F1 score of actions at overlaps of 10, 25
 and 50 %; their mean average precision at overlaps of 30 to 70 % (ranked by mean probability); that of the starts of actions at
-offsets of 1 to 10 seconds, which counts an action when its label is known (point-level AP of online detection); the mean delay
-of a label; and, of videos, the scores of the event boundaries. Recordings that a stage was trained on are not scored.
-Recordings that cannot be read are skipped and listed in `skipped.json`.
+offsets of 1 to 10 seconds, which counts an action when its label is known (point-level AP of online detection); the order of
+actions (edit score, the mean of recordings); the mean delay of a label; and, of videos, the scores of the event boundaries.
+Time without a true action is labelled correctly if the class is `--nothing` or nobody is seen; with `--nothing ''`, it does not
+count. Recordings that a stage was trained on are not scored. Recordings that cannot be read, or in which nobody is seen, are
+listed in `skipped.json`; their true actions are missed.
 """
 
 import json
@@ -34,6 +36,7 @@ from action_llm_recipes.common.written_folders import check_recogniser
 
 logger = logging.getLogger(__name__)
 
+OWN_FILES = ("identity", "metrics", "record", "skipped")  # JSON files of the run beside those of the recordings
 OVERLAPS = (0.1, 0.25, 0.5)  # least intersection over union of an action that counts as found
 RANKED_OVERLAPS = (0.3, 0.4, 0.5, 0.6, 0.7)  # the same, for the mean average precision
 OFFSETS = (1.0, 2.0, 5.0, 10.0)  # largest seconds between the start of an action and its report
@@ -53,7 +56,10 @@ class TimelineArguments:
         },
     )
     nothing: str = field(
-        default="standing still", metadata={"help": "class of windows without an action; '' if there is no such class"}
+        default="standing still",
+        metadata={
+            "help": "class of windows without an action; '' if there is no such class, so that time without is not scored"
+        },
     )
     seconds: float = field(default=4.0, metadata={"help": "length of a window in seconds"})
     stride: float = field(default=1.0, metadata={"help": "seconds between the starts of two windows"})
@@ -101,6 +107,11 @@ def main(arguments: TimelineArguments) -> dict | None:
         raise ValueError(
             "two recordings have the same name, so their timelines would overwrite each other: use an output_dir per folder."
         )
+    for path in paths:
+        if path.stem in OWN_FILES:
+            raise ValueError(
+                f"{path}: its timeline would overwrite {path.stem}.json of the run: rename the recording."
+            )
     truth = None if arguments.truth is None else true_actions(arguments.truth, paths)
     record = training_record(arguments.model)
     if truth is not None:
@@ -111,17 +122,23 @@ def main(arguments: TimelineArguments) -> dict | None:
     if model.config.action_config.model_type != "vtem" and any(map(is_video, paths)):
         pose = load_pose_estimator(pose)  # once for all videos
     run.check_identity(settings | _identity(arguments, paths, truth, model))
-    score, skipped = TimelineScore(), []
+    score, skipped = TimelineScore(arguments.nothing), []
     for path in progress(paths, "timelines", "recordings"):
         windows = {name: getattr(arguments, name) for name in ("seconds", "stride", "batch_size")}
         try:
             timeline = model.timeline(processor, path, pose=pose, mirrored=arguments.mirrored, **windows)
-            if not timeline.spans():
-                raise SkeletonInputError(path.name, f"nobody in {timeline.ends[-1]:.1f} s", "people")
         except (VideoFileError, SkeletonFileError, SkeletonInputError, OSError) as error:
             skipped.append({"file": str(path), "reason": str(error)})
+            if truth is not None:
+                score.add_missed(truth[path])
             continue
         expected = None if truth is None else truth[path]
+        if expected is not None:
+            score.add(timeline, expected)
+        if not timeline.spans():
+            reason = f"{path.name}: expected people, found nobody in {timeline.ends[-1]:.1f} s"
+            skipped.append({"file": str(path), "reason": reason})
+            continue
         write(timeline, run.path, path, expected, arguments.nothing)
         logger.info("%s: %s", path.name, timeline.caption(arguments.nothing))
         if timeline.is_doubtful.mean() >= 0.5:
@@ -130,8 +147,6 @@ def main(arguments: TimelineArguments) -> dict | None:
                 path,
                 100 * timeline.is_doubtful.mean(),
             )
-        if expected is not None:
-            score.add(timeline, expected, arguments.nothing)
     write_atomically(run.path / "skipped.json", json.dumps(skipped, indent=2, ensure_ascii=False) + "\n")
     if skipped:
         logger.warning(
@@ -154,7 +169,7 @@ def main(arguments: TimelineArguments) -> dict | None:
     write_atomically(run.path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     run.log_finished(
         "Timelines",
-        f"{metrics['time_named_rightly']:.1%} of the time is labelled correctly",
+        f"{metrics['share_of_time_correct']:.1%} of the time is labelled correctly",
         f"{metrics['actions_found']} actions found, {metrics['actions_true']} expected",
     )
     logger.info("  in %s", run.path)
@@ -265,63 +280,81 @@ def write(timeline, folder: Path, recording: Path, expected: list | None, nothin
 
 
 class TimelineScore:
-    """Scores of timelines against the true actions, over all recordings."""
+    """
+    Scores of timelines against the true actions, over all recordings.
 
-    def __init__(self):
+    Args:
+        nothing: class of windows without an action, which is correct in time without a true action; "" if there is no such
+            class, so that this time is not scored.
+    """
+
+    def __init__(self, nothing: str):
         from action_llm_recipes.metrics.temporal_segments import BorderCounts
 
-        self.seconds = self.correct = self.delay = 0.0
+        self.nothing = nothing
+        self.seconds = self.scored = self.correct = self.delay = 0.0
         self.events = self.steps = 0
-        self.edits = self.longest = 0
+        self.orders = []  # the edit score of each recording
         self.hits, self.borders = dict.fromkeys(OVERLAPS, 0), BorderCounts()
         # Of each recording: actions with their mean probability; their reports, with the probability at that moment; the truth.
         self.actions, self.reports, self.expected = [], [], []
 
-    def add(self, timeline, expected: list, nothing: str):
+    def add(self, timeline, expected: list):
         """
         Adds a recording.
 
         Args:
             timeline: of the recording.
             expected: its true actions.
-            nothing: class of windows without an action.
         """
         from action_llm_datasets.timelines import Segment
         from action_llm_recipes.metrics.temporal_segments import (
             ScoredSegment,
-            edit_distance,
             seconds_correct,
             segment_hits,
         )
 
         spans = timeline.spans()
-        actions = [ScoredSegment(*span[:4]) for span in spans if span.label != nothing]
+        actions = [ScoredSegment(*span[:4]) for span in spans if span.label != self.nothing]
         at_first = timeline.probabilities[timeline.starts.searchsorted([span.start for span in spans])].max(axis=1)
         reports = [
             ScoredSegment(span.known, span.known, span.label, float(probability))
             for span, probability in zip(spans, at_first, strict=True)
-            if span.label != nothing
+            if span.label != self.nothing
         ]
-        for values, of_recording in (
-            (self.actions, actions),
-            (self.reports, reports),
-            (self.expected, list(expected)),
-        ):
-            values.append(of_recording)
+        self._add_actions(actions, reports, expected)
         if timeline.events:
             self.borders.add(timeline.events, expected)
         self.events += len(timeline.events)
         end = float(timeline.ends[-1])
         self.seconds += end
-        with_gaps = [*expected, *(Segment(*gap, nothing) for gap in gaps(expected, end))]
-        self.correct += seconds_correct(spans, with_gaps)
-        self.delay += float((timeline.known - timeline.starts).sum())
-        self.steps += len(timeline.starts)
-        told, true = ([action.label for action in of] for of in (actions, expected))
-        self.edits += edit_distance(told, true)
-        self.longest += max(len(told), len(true))
+        is_seen = timeline.best() >= 0
+        labelled, true = list(spans), list(expected)
+        if self.nothing:
+            unseen = zip(timeline.starts[~is_seen], timeline.ends[~is_seen], strict=True)
+            labelled += (Segment(*step, self.nothing) for step in unseen)
+            true += (Segment(*gap, self.nothing) for gap in gaps(expected, end))
+        self.scored += sum(min(segment.end, end) - min(segment.start, end) for segment in true)
+        self.correct += seconds_correct(labelled, true)
+        self.delay += float((timeline.known - timeline.starts)[is_seen].sum())
+        self.steps += int(is_seen.sum())
         for overlap in OVERLAPS:
             self.hits[overlap] += segment_hits(actions, expected, overlap)
+
+    def add_missed(self, expected: list):
+        """Adds a recording that could not be read: all of its true actions are missed."""
+        if expected:
+            self._add_actions([], [], expected)
+            self.scored += sum(action.end - action.start for action in expected)
+
+    def _add_actions(self, actions: list, reports: list, expected: list):
+        from action_llm_recipes.metrics.temporal_segments import edit_distance
+
+        self.actions.append(actions)
+        self.reports.append(reports)
+        self.expected.append(list(expected))
+        told, true = ([action.label for action in segments] for segments in (actions, expected))
+        self.orders.append(1 - edit_distance(told, true) / max(len(told), len(true), 1))
 
     def metrics(self) -> dict | None:
         """The content of metrics.json; None if no recording was added."""
@@ -347,10 +380,10 @@ class TimelineScore:
         return {
             "recordings": len(self.expected),
             "minutes": self.seconds / 60,
-            "time_named_rightly": self.correct / self.seconds,
+            "share_of_time_correct": self.correct / self.scored if self.scored else 0.0,
             "actions_found": predicted,
             "actions_true": expected,
-            "order_of_actions": 1 - self.edits / self.longest if self.longest else 1.0,
+            "order_of_actions": sum(self.orders) / len(self.orders),
             **{f"actions_f1_{at:g}": f1_score(self.hits[at], predicted, expected).f1 for at in OVERLAPS},
             **ranked,
             **reported,
@@ -361,7 +394,7 @@ class TimelineScore:
 
 def true_actions(table: str, paths: list[Path]) -> dict[Path, list]:
     """
-    The true actions of each recording, without any for recordings that the table does not name.
+    The true actions of each recording; none, with a warning, for recordings that the table does not name.
 
     Args:
         table: CSV file. Its file names are relative to its folder, or plain names of the recordings.
@@ -379,6 +412,9 @@ def true_actions(table: str, paths: list[Path]) -> dict[Path, list]:
             f"{table} names none of the {len(paths)} recordings, such as {paths[0].name}: its file_name must be the name of a "
             "recording, or its path relative to the table."
         )
+    if without := [path.name for path in paths if not actions_of[path]]:
+        shown = f"{', '.join(without[:3])}{', …' * (len(without) > 3)}"
+        logger.warning("%s names no action of %s: scored as recordings without actions", table, shown)
     return actions_of
 
 

@@ -122,8 +122,8 @@ def edit_distance(first: Sequence, second: Sequence) -> int:
     """
     The least number of insertions, deletions and substitutions that turn one sequence into another (Levenshtein).
 
-    One minus it, divided by the length of the longer sequence, is the segmental edit score of labels in their order (Lea et al.
-    2016).
+    One minus it, divided by the length of the longer sequence, is the segmental edit score of the labels of a video in their
+    order (Lea et al. 2016).
     """
     row = list(range(len(second) + 1))
     for number, item in enumerate(first, start=1):
@@ -159,10 +159,12 @@ class BorderCounts:
         self._hits = dict.fromkeys(TOLERANCES, 0)
 
     def add(self, events: Sequence, actions: Sequence) -> None:
-        """Adds a video: its events and its actions, with `start` and `end`. The start of the video is not a boundary, and
-        events that begin at the same time, at several places of the frame, have one boundary."""
+        """Adds a video: its events, which last until its end, and its actions, with `start` and `end`. The start and the end of
+        the video are not boundaries. Events that begin at the same time, at several places of the frame, have one boundary, and
+        so have actions that follow each other at once."""
+        end = max((event.end for event in events), default=0.0)
         predicted = {event.start for event in events if event.start > 0}
-        true = [time for action in actions for time in (action.start, action.end)]
+        true = {time for action in actions for time in action[:2] if 0 < time < end}
         self.videos += 1
         self.predicted += len(predicted)
         self.true += len(true)

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 from action_llm.skeleton_files import read_skeleton
+from action_llm.timelines import Timeline
+from action_llm_datasets.timelines import Segment
+from action_llm_recipes.timeline import TimelineScore, true_actions
 
 
 @pytest.mark.parametrize(
@@ -33,7 +36,9 @@ def test_an_unknown_split_is_refused_on_the_command_line(capsys):
     assert "'tset'" in capsys.readouterr().err
 
 
-def test_timelines_of_skeletons_are_written_and_scored(recipes, tokenizer, sentences, recordings, tmp_path, rendered):
+def test_timelines_of_skeletons_are_written_and_scored(
+    recipes, tokenizer, sentences, recordings, tmp_path, rendered, caplog
+):
     from action_llm_recipes import timeline as recipe
 
     model = recipes.sft(tokenizer, sentences, tmp_path / "sft", method="none")
@@ -47,15 +52,72 @@ def test_timelines_of_skeletons_are_written_and_scored(recipes, tokenizer, sente
     settings = {"model": model, "recordings": [str(tmp_path / f"{name}.npy") for name in ("long", "nobody")]}
     settings |= {"output_dir": str(tmp_path / "timelines"), "seconds": 2.0, "stride": 0.5, "nothing": ""}
     metrics = recipe.main(recipe.TimelineArguments(truth=str(tmp_path / "truth.csv"), **settings))
-    assert metrics["recordings"] == 1 and metrics["actions_true"] == 3 and "event_borders" not in metrics
-    assert 0 <= metrics["order_of_actions"] <= 1
-    assert 0 <= metrics["actions_map_0.5"] <= 1 and 0 <= metrics["starts_map_10_s"] <= 1
+    assert metrics["recordings"] == 2 and metrics["actions_true"] == 3 and "event_borders" not in metrics
+    assert "names no action of nobody.npy" in caplog.text
     assert 1.5 < metrics["label_delay_seconds"] <= 2.0  # that of a window, and less at the end
     (skipped,) = json.loads((tmp_path / "timelines" / "skipped.json").read_text())
     assert skipped["reason"] == "nobody.npy: expected people, found nobody in 1.0 s"
     content = json.loads((tmp_path / "timelines" / "long.json").read_text())
+    # Scored again, from the file: every step has a label, and every moment an action.
+    step_ends = [*content["starts"][1:], ends[-1]]
+    best = [content["class_names"][int(np.argmax(row))] for row in content["probabilities"]]
+    right = [e - s for s, e, label in zip(content["starts"], step_ends, best, strict=True) if label == "pick up"]
+    assert metrics["share_of_time_correct"] == pytest.approx(sum(right) / ends[-1])
     assert content["caption"].startswith(f"{metrics['actions_found']} action")
     assert content["events"] == [] and content["known"][0] == 2.0 and content["known"][-1] == pytest.approx(ends[-1])
     assert (tmp_path / "timelines" / "long.png").stat().st_size > 5000
+    with pytest.raises(ValueError, match=r"metrics\.mp4: its timeline would overwrite metrics\.json of the run"):
+        recipe.main(recipe.TimelineArguments(**settings | {"recordings": [str(tmp_path / "metrics.mp4")]}))
     with pytest.raises(ValueError, match="is not a recogniser but a model of the type action_vqvae"):
         recipe.TimelineArguments(model=tokenizer, recordings=["a.mp4"], output_dir=str(tmp_path / "none"))
+
+
+def timeline_of(labels):
+    """A timeline with a step per second: 0 standing, 1 waving, None nobody."""
+    chances = np.array([{0: (0.8, 0.2), 1: (0.1, 0.9), None: (np.nan, np.nan)}[label] for label in labels])
+    starts = np.arange(len(labels), dtype=float)
+    return Timeline(["stand", "wave"], starts, starts + 1, chances, starts + 4, [], np.zeros(len(labels), bool))
+
+
+@pytest.mark.parametrize(
+    ("labels", "nothing", "share"),
+    [
+        ([None] * 5 + [1] * 5, "stand", 1.0),  # an empty room, in which there is no action
+        ([0] * 5 + [1] * 5, "stand", 1.0),
+        ([1] * 10, "stand", 0.5),
+        ([1] * 10, "", 1.0),  # no class for time without an action, which is not scored
+        ([None] * 8 + [1] * 2, "", 0.4),
+    ],
+)
+def test_the_share_of_time_that_is_labelled_correctly(labels, nothing, share):
+    score = TimelineScore(nothing)
+    score.add(timeline_of(labels), [Segment(5, 10, "wave")])
+    metrics = score.metrics()
+    assert metrics["share_of_time_correct"] == pytest.approx(share) and metrics["label_delay_seconds"] == 4
+
+
+def test_a_recording_that_cannot_be_read_has_missed_its_actions():
+    score = TimelineScore("stand")
+    score.add(timeline_of([0, 1, 1, 0]), [Segment(1, 3, "wave")])
+    assert score.metrics()["actions_map_0.5"] == score.metrics()["share_of_time_correct"] == 1
+    score.add_missed([Segment(0, 4, "wave")])
+    metrics = score.metrics()
+    assert (metrics["recordings"], metrics["actions_true"]) == (2, 2)
+    for name in ("share_of_time_correct", "order_of_actions", "actions_map_0.5", "starts_map_10_s"):
+        assert metrics[name] == 0.5
+    assert metrics["actions_f1_0.5"] == pytest.approx(2 / 3)
+
+
+def test_the_order_of_actions_is_the_mean_of_the_recordings():
+    """As Lea et al. (2016) average it: a long recording counts no more than a short one."""
+    score = TimelineScore("stand")
+    score.add(timeline_of([1]), [Segment(0, 1, "wave")])
+    score.add(timeline_of([0] * 8), [Segment(second, second + 1, "wave") for second in range(8)])
+    assert score.metrics()["order_of_actions"] == 0.5
+
+
+def test_recordings_that_the_table_does_not_name(tmp_path, caplog):
+    (tmp_path / "truth.csv").write_text("file_name,start,end,label\na.mp4,1,2,wave\n")
+    first, other = tmp_path / "a.mp4", tmp_path / "b.mp4"
+    assert true_actions(str(tmp_path / "truth.csv"), [first, other]) == {first: [Segment(1, 2, "wave")], other: []}
+    assert "names no action of b.mp4: scored as recordings without actions" in caplog.text

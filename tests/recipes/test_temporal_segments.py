@@ -55,6 +55,17 @@ def test_a_boundary_at_several_places_counts_once():
     assert scores["within_0.2_s"] == {"precision": 0.5, "recall": 0.5, "f1": 0.5}
 
 
+def test_boundaries_are_inside_the_video_and_shared():
+    """Actions that fill the video have their common boundary alone."""
+    borders = BorderCounts()
+    borders.add(
+        [VisualEvent(0, 0.0, 2.0, None, 0), VisualEvent(0, 2.0, 5.0, None, 0)],
+        [Segment(0, 2, "bow"), Segment(2, 5, "jump")],
+    )
+    scores = borders.scores()
+    assert (scores["found"], scores["true"], scores["within_0.2_s"]["f1"]) == (1, 1, 1.0)
+
+
 def test_segments_hit_once_and_by_their_overlap():
     true = [Segment(0, 4, "jump"), Segment(6, 8, "bow"), Segment(10, 14, "jump")]
     # Half of both together; the same again; another label; a shift of a quarter.
@@ -71,7 +82,7 @@ def test_f1_is_that_of_precision_and_recall():
     assert f1_score(0, 0, 5) == (0.0, 0.0, 0.0) and f1_score(0, 0, 0) == (0.0, 0.0, 0.0)
 
 
-def test_seconds_that_are_named_rightly():
+def test_seconds_that_are_labelled_correctly():
     true = [Segment(0, 4, "jump"), Segment(4, 8, "bow")]
     assert seconds_correct([Segment(1, 6, "jump"), Segment(6, 9, "bow")], true) == pytest.approx(3 + 2)
 
