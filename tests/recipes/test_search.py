@@ -19,6 +19,7 @@ from action_llm.pipeline_action_recognition import ActionRecognitionPipeline
 from action_llm.pose_estimators import POSE_ESTIMATORS
 from action_llm_datasets.rendering import write_video
 from action_llm_recipes import search_recordings
+from action_llm_recipes.benchmarks import benchmark_search
 from action_llm_recipes.search import recording_index
 from action_llm_recipes.search.queries import Part, by_likelihood, by_words, find, read_text, stem
 from action_llm_recipes.search.recording_index import (
@@ -530,3 +531,13 @@ def test_wrong_commands_end_with_a_line(words, message, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         search_recordings.main()
     assert end.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_the_benchmark_finds_the_nearest_neighbours(tmp_path):
+    arguments = benchmark_search.BenchmarkArguments(
+        output=str(tmp_path / "search"), windows=300, classes=5, count=3, queries=2
+    )
+    kinds = benchmark_search.main(arguments)["kinds"]
+    assert all(kinds[kind]["largest_difference_of_scores"] < 1e-5 for kind in ("example", "class"))
+    page = (tmp_path / "search.md").read_text()
+    assert "300 made-up windows of 5 classes" in page and "| two classes in order |" in page
