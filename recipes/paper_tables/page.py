@@ -42,7 +42,7 @@ def table_page(results: TableResults) -> str:
     about = results.content["about"]
     table = find_table(about["paper"], about["table"])
     parts = [
-        f"# {table.paper_name}, {table.label}, on {about['dataset']}: {_lower_first(table.title)}",
+        f"# {table.paper_name}, {table.label}, on {about['dataset']}{_small(about)}: {_lower_first(table.title)}",
         _introduction(table, results),
         _markdown_table(*_rows(table, results)),
         _reading(table, results),
@@ -64,6 +64,10 @@ def _introduction(table: Table, results: TableResults) -> str:
         evaluated = "held-out training" if about["hold_out"] else "test"
         text += f" ({number} {evaluated} recordings{f' in the first of {draws} draws' if draws > 1 else ''})"
     return f"{text}. {_settings_sentences(table, about)}" if table.is_run else f"{text}."
+
+
+def _small(about: dict) -> str:
+    return ", `small` preset" * (about["preset"] == "small")
 
 
 def _settings_sentences(table: Table, about: dict) -> str:
@@ -368,7 +372,7 @@ def _pages_of(folder: Path) -> tuple[list[tuple[str, str]], list[tuple[str, str]
         about = results.content["about"]
         table = find_table(about["paper"], about["table"])
         title = f"{table.paper_name}, {table.label}, {about['dataset']}"
-        title += ", `small` preset" * (about["preset"] == "small")
+        title += _small(about)
         (measured if results.seeds() else others).append((title, f"{results.path.stem}.md"))
     return measured, others
 
