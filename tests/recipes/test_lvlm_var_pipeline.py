@@ -215,7 +215,7 @@ def test_the_lexicon_shows_frames_and_says_what_tokens_mean(videos, features, to
 def test_where_the_line_loses(videos, features, tokenizer, tmp_path):
     """Classifiers of pixels, of features, of latents and of tokens, on the same recordings."""
 
-    settings = {"encodings": 3, "seeds": 1, "transformer_steps": 30, "resamples": 20}
+    settings = {"encodings": 3, "seeds": 1, "transformer_steps": 30}
     pixels = run_baselines.main(
         run_baselines.BaselineArguments(output_dir=str(tmp_path / "pixels"), **settings),
         DataArguments(dataset="folder-video", data_dir=str(videos), cache_dir=str(tmp_path / "cache")),
