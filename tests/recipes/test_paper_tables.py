@@ -584,9 +584,7 @@ def test_results_have_the_measure_and_time_of_their_run(tmp_path):
 
 
 def test_the_pages_here_are_those_of_their_results():
-    folder = Path(paper_table.__file__).parents[1] / "model_cards" / "results" / "tables"
-    if not folder.is_dir():
-        pytest.skip("an installed package has no pages")
+    folder = Path(__file__).parents[2] / "model_cards" / "results" / "tables"
     for path in folder.glob("*.json"):
         assert path.with_suffix(".md").read_text(encoding="utf-8") == page.table_page(TableResults(path)), path
     assert (folder / "README.md").read_text(encoding="utf-8") == page.summary_page(folder)
