@@ -5,7 +5,7 @@ composed of contributions and of measured movements (`motion_narration`); no lan
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -346,7 +346,10 @@ def _meanwhile(token: TokenEvidence, label: str, narration, lexicon: Sequence[To
     half = (token.end - token.start) / 2
     moves = [move for move in narration.events[0] if min(move.end, token.end) - max(move.start, token.start) >= half]
     if moves:
-        return max(moves, key=lambda move: move.amount / (move.end - move.start)).movement
+        move = max(moves, key=lambda move: move.amount / (move.end - move.start))
+        # A count is of the whole movement, of which the token may hold a part.
+        is_whole = token.start <= move.start and move.end <= token.end
+        return (move if is_whole else replace(move, count=1)).movement
     return f"has {_listed(narration.bodies[0].pose(token.start, token.end).split(', '))}"
 
 

@@ -161,6 +161,14 @@ def test_the_text_says_what_the_body_did_at_the_time():
     assert _reason("wave", evidence, 3, narration, None, True).endswith("from 1.0 to 1.4 s (<act_5>, <act_4>).")
 
 
+def test_a_count_is_told_only_of_a_movement_that_a_token_holds():
+    swing = MotionEvent("right hand", "swing", 0.2, 1.4, 3.0, way="up and down", heights=(0.5,), count=7)
+    body = MeasuredBody(np.zeros((60, 25, 3)), LAYOUTS["kinect25"], 0.0)
+    narration = MotionNarration("", [[swing]], [body])
+    for end, told in ((0.6, "up and down at"), (1.6, "up and down seven times at")):
+        assert told in _reason("wave", [TokenEvidence(0, 5, 0.0, end, 2.0)], 1, narration, None, False)
+
+
 def test_tokens_of_videos_are_named_by_other_classes_than_the_explained_one():
     lexicon = [TokenEntry(code, classes=[("wave", 2.0), ("clap", 1.5)]) for code in range(10)]
     evidence = [TokenEvidence(place, code, place, place + 1, 0.5) for place, code in ((0, 5), (3, 7), (4, 5))]
