@@ -135,6 +135,7 @@ def main(arguments: BaselineArguments, data: DataArguments) -> dict:
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_recipes.baselines import prompts
     from action_llm_recipes.baselines.sequences import read_recordings, read_sentences
+    from action_llm_recipes.common.people import groups_of
     from action_llm_recipes.common.run_folder import RunFolder
 
     dataset = data.load("skeletons", "videos", "features")
@@ -201,11 +202,6 @@ def main(arguments: BaselineArguments, data: DataArguments) -> dict:
     write_atomically(run.path / "predictions.csv", predictions_table(labels, class_names, predictions))
     run.write_record(evidence, stage="baselines", metrics=metrics)
     return metrics
-
-
-def groups_of(labels: dict[str, int], people: dict[str, str]) -> list[str] | None:
-    """The group of each recording, one for each person and class; None if people are unknown."""
-    return [f"{people[sample_id]} {label}" for sample_id, label in labels.items()] if people else None
 
 
 def accuracies(correct: dict, groups: list[str] | None) -> dict:

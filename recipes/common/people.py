@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,20 @@ def read_people(folder: str | Path) -> dict[str, str]:
         if not isinstance(person, str):
             raise ModelFileError(path, sample_id, as_written(person), "a person, as a text")
     return people
+
+
+def groups_of(labels: dict[str, Any], people: dict[str, str]) -> list[str] | None:
+    """
+    The group of each recording for intervals (`paired_interval`): one for each person and class.
+
+    Args:
+        labels: `sample_id` → label, in the order of the recordings.
+        people: `sample_id` → person; empty if they are unknown.
+
+    Returns:
+        A name for each recording; None if people are unknown.
+    """
+    return [f"{people[sample_id]} {label}" for sample_id, label in labels.items()] if people else None
 
 
 def numbers_of_people(people: dict[str, str], sample_ids: Iterable[str]) -> np.ndarray | None:

@@ -274,7 +274,8 @@ class RunFolder:
             **fields: JSON values; NaN becomes null.
         """
         # A stage that finds its work done takes less time than the work took.
-        fields.setdefault("seconds", max(round(self.seconds, 1), self.read_record().get("seconds", 0.0)))
+        record = self.read_record()
+        fields.setdefault("seconds", max(round(self.seconds, 1), record.get("seconds", 0.0)))
         fields.setdefault("version", __version__)
         fields.setdefault("libraries", {name: importlib.metadata.version(name) for name in LIBRARIES})
         fields.setdefault("hardware", describe_hardware())
@@ -284,7 +285,7 @@ class RunFolder:
             fields["split_evidence"] = evidence.describe()
             for folder in (self.path, *([self.model] if self.model.is_dir() else [])):
                 evidence.save(folder)
-        record = without_nan(self.read_record() | fields)
+        record = without_nan(record | fields)
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         # The page of a model is written from the record, so the model has a copy.
         if self.model.is_dir():

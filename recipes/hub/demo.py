@@ -106,13 +106,11 @@ def build(model: str, examples: list[str] = ()):
     names = recognise.processor.class_names
     reads_skeletons = hasattr(recognise.processor.feature_extractor, "skeleton_layout")
     estimator = pose_estimator() if reads_skeletons else None
-    what, suffixes = (
-        ("A video", VIDEO_SUFFIXES)
-        if not reads_skeletons
-        else ("A recording of skeletons", RECORDING_SUFFIXES)
-        if estimator is None
-        else ("A video, or a recording of skeletons", (*VIDEO_SUFFIXES, *RECORDING_SUFFIXES))
-    )
+    what, suffixes = "A video", VIDEO_SUFFIXES
+    if reads_skeletons:
+        what, suffixes = "A recording of skeletons", RECORDING_SUFFIXES
+        if estimator is not None:
+            what, suffixes = "A video, or a recording of skeletons", (*VIDEO_SUFFIXES, *RECORDING_SUFFIXES)
     answer_to = partial(answer, recognise, estimator)
     with gr.Blocks(title="Action recognition", analytics_enabled=False) as page:
         gr.Markdown(

@@ -177,7 +177,7 @@ def _difference(table: Table, results: TableResults, row: Row) -> str:
 
 
 def _with_interval(difference: Difference) -> str:
-    if not difference.is_of_answers:
+    if not difference.is_any:
         return "the same recordings are correct"
     return f"{_signed(difference.mean)} ({_signed(difference.low)} to {_signed(difference.high)})"
 
@@ -186,8 +186,7 @@ def _reading(table: Table, results: TableResults) -> str:
     seeds = results.seeds()
     if not seeds:
         return ""
-    text = "Accuracies are in per cent" if table.measures_accuracy else "Values are"
-    text += ", " if table.measures_accuracy else " "
+    text = "Accuracies are in per cent, " if table.measures_accuracy else "Values are "
     if len(seeds) > 1:
         text += (
             f"means over the seeds {', '.join(map(str, seeds))} with their range; rows without a range have one seed."
@@ -211,10 +210,7 @@ def _of_intervals(results: TableResults) -> str:
     text = "Differences are in points, over the seeds that both rows have, with their 95 % interval"
     text += " over recordings and seeds, both random" if len(results.seeds()) > 1 else " over recordings"
     if split.get("groups"):
-        text += (
-            f" (one person's recordings of the same action count as a group; there are {split['people']} people, who may not "
-            "stand for others)"
-        )
+        text += f" ({split['people']} people were tested; one person's recordings of the same action count as a group)"
     elif len(results.draws) > 1:
         text += ", which leaves out the variation between draws of the unseen classes"
     return f"{text}. The interval of a single seed says nothing of other seeds. Bold: it does not contain 0."
@@ -326,15 +322,9 @@ def ideas_table(folder: Path, links: str = "") -> str:
             gain = _with_interval(
                 replace(difference, mean=-difference.mean, low=-difference.high, high=-difference.low)
             )
-            verdict = (
-                "Nothing was learned"
-                if not difference.is_of_answers
-                else "No clear difference"
-                if not difference.is_clear
-                else "Clear losses"
-                if difference.mean > 0
-                else "Clear gains"
-            )
+            verdict = "Nothing was learned" if not difference.is_any else "No clear difference"
+            if difference.is_any and difference.is_clear:
+                verdict = "Clear losses" if difference.mean > 0 else "Clear gains"
             verdicts[verdict].append(f"{row.idea} ({table.paper_name}{', `small`' * (about['preset'] == 'small')})")
             lines.append(
                 [

@@ -17,6 +17,7 @@ import numpy as np
 
 from action_llm.model_files import ModelFileError, as_written, read_json_object
 from action_llm_datasets.atomic_files import write_atomically
+from action_llm_recipes.common.people import groups_of
 from action_llm_recipes.paper_tables.runs import RowRun
 
 EXPECTED = "results of paper_table.py: delete it (finished runs are read again), or choose other --pages"
@@ -50,14 +51,14 @@ class Difference:
         mean: over seeds and draws.
         low, high: 95 % interval; see `TableResults.difference`.
         seeds: number of seeds.
-        is_of_answers: False if both rows answered the same recordings correctly with every seed, so that nothing was compared.
+        is_any: whether the rows differ in any recording with any seed; if not, the interval means nothing.
     """
 
     mean: float
     low: float
     high: float
     seeds: int
-    is_of_answers: bool = True
+    is_any: bool = True
 
     @property
     def is_clear(self) -> bool:
@@ -109,7 +110,7 @@ class TableResults:
             "classes": len(set(labels.values())),
         }
         if people:
-            groups = [f"{people[sample_id]} {labels[sample_id]}" for sample_id in sorted(labels)]
+            groups = groups_of({sample_id: labels[sample_id] for sample_id in sorted(labels)}, people)
             split |= {
                 "people": len({people[sample_id] for sample_id in labels}),
                 "groups": " ".join(map(str, np.unique(groups, return_inverse=True)[1])),

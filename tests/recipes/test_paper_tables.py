@@ -284,7 +284,7 @@ def test_recordings_of_a_person_and_class_are_a_group(tmp_path):
     )
     grouped = results.difference("euclidean", "hyperbolic")
     assert grouped.mean == alone.mean and grouped.high - grouped.low > 1.5 * (alone.high - alone.low)
-    assert "there are 10 people" in page.table_page(results)
+    assert "10 people were tested" in page.table_page(results)
 
 
 def test_rows_that_fail_alike_are_not_compared(tmp_path):
@@ -615,3 +615,34 @@ def test_a_row_waits_for_another_command(tmp_path, caplog):
         other.kill()
         other.wait()
     assert not execution._is_taken(run)
+
+
+def test_a_transformer_reads_the_features_of_each_seed_once(tmp_path, monkeypatch):
+    """A row with an encoder of its own says nothing of the others'."""
+    from action_llm_recipes.baselines import run_baselines
+
+    arguments = paper_table.PaperTableArguments(
+        "lvlm_var", "2", dataset="utd-mhad-video", data_dir="x", output_dir=str(tmp_path), rows=["resnet50", "lvlm_var"],
+        seeds=[3, 1],
+    )  # fmt: skip
+    table = find_table("lvlm_var", "2")
+    runs = paper_table.planned_runs(arguments, table, arguments.selected(table), arguments.seeds)
+    own = {run.seed: run.stages["features"] for run in runs if run.row.name == "lvlm_var"}
+    for run in runs:
+        run.share_stages()
+        (run.stages["features"] / "record.json").write_text("{}")
+    read = []
+
+    def trained(options, data):
+        read.append(Path(data.data_dir))
+        assert (options.methods, options.seeds, options.split) == (["transformer"], 1, "test")
+        return {"accuracy": {"transformer": {"seeds": [len(read) / 10]}}}
+
+    monkeypatch.setattr(run_baselines, "main", trained)
+    results = TableResults(tmp_path / "results.json")
+    paper_table.run_features_baseline(arguments, runs, results)
+    paper_table.run_features_baseline(arguments, runs, results)
+    assert sorted(read) == sorted(own.values())
+    expected = {seed: (read.index(folder) + 1) / 10 for seed, folder in own.items()}
+    assert results.features_baseline("utd-mhad-video") == expected
+    assert json.loads((tmp_path / "results.json").read_text())["baselines"]["utd-mhad-video"]
