@@ -18,7 +18,6 @@ from .recording_parts import as_recording
 from .skeleton_bodies import valid_joints
 from .skeleton_files import SkeletonRecording
 from .sliding_windows import SLACK, EventBlock, Window, check_window, windows_of_events, windows_of_frames
-from .timeline_captions import caption
 from .video_files import is_video
 
 # Action models that timelines can be made with.
@@ -109,9 +108,25 @@ class Timeline:
         ]
 
     def caption(self, nothing: str | None = None) -> str:
-        """The recording in a sentence, with times (`timeline_captions.caption`); `nothing` is the class of time without an
-        action."""
-        return caption(self.spans(), float(self.ends[-1]), nothing)
+        """
+        Tells the actions in their order, by the names of their classes: "2 actions in 9.0 s: throw (0.5 to 3.0 s) and then wave
+        (4.0 to 8.5 s)." Doubtful spans are marked.
+
+        Args:
+            nothing: class of the time without an action, which is left out.
+        """
+        length = f"{self.ends[-1]:.1f} s"
+        actions = [span for span in self.spans() if span.label != nothing]
+        if not actions:
+            return f"No action in {length}."
+        doubt = ", unlike the training recordings"
+        told = [
+            f"{span.label} ({span.start:.1f} to {span.end:.1f} s{doubt if span.is_doubtful else ''})"
+            for span in actions
+        ]
+        *before, last = told
+        text = f"{', then '.join(before)} and then {last}" if before else last
+        return f"{len(told)} action{'s' * (len(told) > 1)} in {length}: {text}."
 
 
 def check_reads_timelines(config) -> None:

@@ -31,7 +31,6 @@ from action_llm.explanations import sentence_of
 from action_llm.language_models import load_language_model, load_vision_tower, text_decoder_of
 from action_llm.modeling_vtem import VisualEvent
 from action_llm.sliding_windows import EventBlock, windows_of_events
-from action_llm.timeline_captions import caption
 from action_llm.timelines import Timeline, stream_events
 
 INSTRUCTIONS = {
@@ -376,9 +375,12 @@ def test_captions_tell_actions_in_their_order():
     assert found.caption("nothing") == (
         "2 actions in 4.0 s: wave (1.0 to 2.0 s) and then wave (3.0 to 4.0 s, unlike the training recordings)."
     )
-    assert caption(found.spans()[1:2], 2.0) == "1 action in 2.0 s: wave (1.0 to 2.0 s)."
-    assert caption(found.spans()[:1], 2.0, "nothing") == "No action in 2.0 s."
-    assert caption(found.spans(), 4.0).count(", then ") == 2
+    assert found.caption().count(", then ") == 2 and found.caption().startswith("4 actions in 4.0 s: nothing (")
+    one, none = (
+        Timeline(["wave", "nothing"], ends[:2] - 1, ends[:2], rows, ends[:2], [], doubts[:2]).caption("nothing")
+        for rows in (chances[:2], chances[[0, 2]])
+    )
+    assert (one, none) == ("1 action in 2.0 s: wave (1.0 to 2.0 s).", "No action in 2.0 s.")
 
 
 @pytest.mark.parametrize(("count", "cuts"), [(1, []), (43, [1, 8, 9, 30]), (40, [16, 21])])
