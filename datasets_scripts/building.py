@@ -47,7 +47,7 @@ from action_llm.skeleton_layouts import get_layout
 from action_llm.skeleton_plausibility import KINDS, Doubt, find_symptoms, judge
 
 from .atomic_files import write_atomically
-from .doubts import UsedFile, doubt_lines, doubts_of_contents, doubts_of_labels, missing_doubt
+from .doubts import UsedFile, doubt_lines, doubts_of_contents, doubts_of_labels, doubts_of_published_labels, missing_doubt
 from .names import REPORT_NAME, SIMULATION_RECORD
 from .protocols import NotInProtocolError, Placement
 
@@ -423,6 +423,10 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
         """Field of `place` → its values in the published data set, so that missing values can be reported."""
         return {}
 
+    def doubtful_labels(self) -> list[dict]:
+        """Published labels that are doubtful, as `doubts_of_published_labels` takes them."""
+        return []
+
     def published_class_counts(self) -> dict[str, dict[str, int]]:
         """Split (or "all" for all splits together) → class → published number of recordings; empty if unknown."""
         return {}
@@ -678,6 +682,7 @@ class SkeletonBuilder(datasets.ArrowBasedBuilder):
             "doubts": [
                 *doubts_of_labels(used, names),
                 *doubts_of_contents(used, names),
+                *doubts_of_published_labels(used, self.doubtful_labels()),
                 *(
                     {"kind": doubt.kind, "reason": doubt.reason, "files": sorted(doubt.files)}
                     for doubt in joined.doubts()

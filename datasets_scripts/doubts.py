@@ -1,7 +1,8 @@
 """Doubts about a data set: what to check although all files can be read.
 
 The doubts are: class names that differ only in case, spaces or Unicode form; test classes without a training recording; people
-in both train and test; the same recording in two files; published recordings that are missing. A doubt is a dict of `kind` (a
+in both train and test; the same recording in two files; published labels that cannot be right; published recordings that are
+missing. A doubt is a dict of `kind` (a
 category to count by), `reason` and `files`. `SkeletonBuilder.account` lists the doubts of a data set; the log, the report, the
 card and `prepare` show them as `doubt_lines`.
 """
@@ -11,6 +12,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import groupby
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from .names import REPORT_NAME
@@ -126,6 +128,22 @@ def doubts_of_contents(used: Iterable[UsedFile], class_names: Sequence[str]) -> 
             heading = "same recording in two splits" if len(parts) > 1 else "same recording twice"
             doubts.append({"kind": heading, "reason": reason, "files": sorted(file.file for file in files)})
     return sorted(doubts, key=lambda doubt: doubt["files"])
+
+
+def doubts_of_published_labels(used: Iterable[UsedFile], known: Iterable[dict]) -> list[dict]:
+    """Recordings whose published label is known to be doubtful; they keep it, since published results have it, too.
+
+    Args:
+        used: the files that became rows.
+        known: entries with `recordings`, a regular expression of file names without ending, and the `reason`.
+    """
+    stems = {file.file: PurePosixPath(file.file).stem for file in used}
+    doubts = []
+    for entry in known:
+        files = sorted(file for file, stem in stems.items() if re.fullmatch(entry["recordings"], stem, re.IGNORECASE))
+        if files:
+            doubts.append({"kind": "published label", "reason": entry["reason"], "files": files})
+    return doubts
 
 
 def missing_doubt(present: int, published: int, lacking: dict[str, Collection[int]]) -> dict:

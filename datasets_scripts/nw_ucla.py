@@ -118,3 +118,6 @@ class NWUCLA(SkeletonBuilder):
 
     def published_counts(self) -> dict[str, int]:
         return self.rule.get("counts", {"in all": FACTS["recordings"]})
+
+    def doubtful_labels(self) -> list[dict]:
+        return FACTS["doubtful_labels"]

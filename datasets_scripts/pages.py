@@ -108,6 +108,10 @@ What to watch for:
   `nw-ucla-xsub` (odd subjects train) is a split of this project, for a single run; do not compare it with published results.
 - The first four joints are in the opposite order of UTD-MHAD's (layout `kinect20-sdk`).
 - Recordings have 1 to 201 frames, half of them at most 31.
+- Some published labels are wrong. In view 2, the labels of subject 4's eleven recordings of sitting down and standing up are
+  interchanged: the pelvis rises where they say "sit down". Those of subject 5's donning and doffing (13 recordings) seem to be
+  interchanged, too. Nothing is changed, since published results have these labels; the preparation lists the recordings.
+  Whoever learns from view 1 can therefore read at most about 95 % of view 2.
 - The action ids 7 and 10 are not used. `label` in the files counts without these gaps; the file name decides the class.
 - The builder was tested with recordings of views 1 and 2, and with made-up files for view 3.""",
         "nw-ucla-xview",

@@ -125,6 +125,17 @@ def test_unusable_files_are_skipped_and_listed(tmp_path):
         load_action_dataset("nw-ucla-view3-view2", write(tmp_path / "one", "a01_s01_e00_v01"), cache_dir=tmp_path)
 
 
+def test_doubtful_published_labels_are_listed(tmp_path):
+    names = ("a05_s04_e00_v02", "a06_s04_e00_v02", "a05_s04_e00_v01", "a09_s05_e00_v02", "a09_s04_e00_v02")
+    data = write(tmp_path / "all_sqe", *names)
+    builder = NWUCLA(config_name="nw-ucla-view1-view2", data_dir=data, cache_dir=str(tmp_path / "cache"))
+    builder.download_and_prepare()
+    doubts = [doubt for doubt in builder.report["doubts"] if doubt["kind"] == "published label"]
+    assert [[file[:15] for file in doubt["files"]] for doubt in doubts] == [list(names[:2]), [names[3]]]
+    assert "'sit down' and 'stand up' are interchanged" in doubts[0]["reason"]
+    assert builder.as_dataset("test")["action"] == [5, 6, 9, 9]  # the labels stay
+
+
 def test_joints_of_utd_mhad_are_refused(tmp_path):
     data = tmp_path / "all_sqe"
     data.mkdir()
@@ -175,6 +186,25 @@ def test_recordings_of_two_views(two_views, tmp_path):
             assert (label, str(subject), str(episode)) == (expected["label"], expected["subject"], expected["episode"])
         held_out = {subject for subject, held_out in zip(rows["subject"], rows["held_out"], strict=True) if held_out}
         assert held_out == ({10} if split == "train" else set())
+
+
+@pytest.mark.real_data
+def test_the_pelvis_rises_where_labels_are_interchanged(two_views, tmp_path):
+    splits = load_action_dataset("nw-ucla-view1-view2", two_views[0], cache_dir=tmp_path)
+    class_names = splits["train"].features["label"].names
+    rises = {}
+    for row in (row for part in splits.values() for row in part.with_format("numpy")):
+        action = class_names[row["label"]]
+        if row["subject"] == 4 and action in ("sit down", "stand up"):
+            height = row["keypoints"].reshape(row["shape"])[:, 0, 0, 1]  # joint 0 is the centre of the hips
+            rises.setdefault((int(row["view"]), action), []).append(height[-3:].mean() - height[:3].mean())
+    assert {key: np.median(values) > 0 for key, values in rises.items()} == {
+        (1, "sit down"): False,
+        (1, "stand up"): True,
+        (2, "sit down"): True,
+        (2, "stand up"): False,
+    }
+    assert all(abs(np.median(values)) > 0.1 for values in rises.values())  # metres
 
 
 @pytest.mark.real_data
