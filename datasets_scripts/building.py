@@ -47,7 +47,14 @@ from action_llm.skeleton_layouts import get_layout
 from action_llm.skeleton_plausibility import KINDS, Doubt, find_symptoms, judge
 
 from .atomic_files import write_atomically
-from .doubts import UsedFile, doubt_lines, doubts_of_contents, doubts_of_labels, doubts_of_published_labels, missing_doubt
+from .doubts import (
+    UsedFile,
+    doubt_lines,
+    doubts_of_contents,
+    doubts_of_labels,
+    doubts_of_published_labels,
+    missing_doubt,
+)
 from .names import REPORT_NAME, SIMULATION_RECORD
 from .protocols import NotInProtocolError, Placement
 
