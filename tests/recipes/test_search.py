@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datasets import ClassLabel
 from tiny_models import tiny_action_model, tiny_llm, tiny_processor
 from tiny_poses import BrightCorner
 from tiny_videos import tiny_video
@@ -18,8 +19,10 @@ from action_llm import ActionLLMForClassification
 from action_llm.pipeline_action_recognition import ActionRecognitionPipeline
 from action_llm.pose_estimators import POSE_ESTIMATORS
 from action_llm_datasets.rendering import write_video
-from action_llm_recipes import search_recordings
+from action_llm_recipes import evaluate_search, search_recordings
 from action_llm_recipes.benchmarks import benchmark_search
+from action_llm_recipes.common.action_sentences import sentence_features
+from action_llm_recipes.common.shards import SplitShards, write_shard
 from action_llm_recipes.search import recording_index
 from action_llm_recipes.search.queries import Part, by_likelihood, by_words, find, read_text, stem
 from action_llm_recipes.search.recording_index import (
@@ -541,3 +544,76 @@ def test_the_benchmark_finds_the_nearest_neighbours(tmp_path):
     assert all(kinds[kind]["largest_difference_of_scores"] < 1e-5 for kind in ("example", "class"))
     page = (tmp_path / "search.md").read_text()
     assert "300 made-up windows of 5 classes" in page and "| two classes in order |" in page
+
+
+def write_sentences(folder, labels, latents):
+    """Action sentences of a word each: of each class three training recordings, and test recordings s00, s01, …"""
+    features = sentence_features(ClassLabel(names=NAMES[:3]), 16, latents is not None)
+    centres = 2 * np.array([[0, 0], [1, 0], [0, 1]])
+    parts = {"train": ([0, 0, 0, 1, 1, 1, 2, 2, 2], np.repeat(centres, 3, axis=0)), "test": (labels, latents)}
+    for split, (of_split, vectors) in parts.items():
+        columns = {
+            "sample_id": [f"{'t' * (split == 'train')}s{place:02d}" for place in range(len(of_split))],
+            "encoding": [0] * len(of_split),
+            "label": of_split,
+            "held_out": [False] * len(of_split),
+            "action_ids": [[1]] * len(of_split),
+            "start_times": [[0.0]] * len(of_split),
+            "end_times": [[1.0]] * len(of_split),
+        }
+        if latents is not None:
+            columns["latents"] = np.asarray(vectors, np.float32).tolist()
+        write_shard(SplitShards(folder, split, 1).paths[0], columns, features)
+    (folder / "record.json").write_text(json.dumps({"splits": {"train": {}, "test": {}}}))
+
+
+def test_precision_of_a_search(tmp_path):
+    """Beside brute force on made-up recordings: of each class, three in training and four in the index."""
+    rng = np.random.default_rng(0)
+    labels = [label for label in range(3) for _ in range(4)]
+    files = [f"s{place:02d}_skeleton.npy" for place in range(len(labels))]
+    probabilities = rng.dirichlet(np.ones(3), len(labels)) * 0.5 + np.eye(3)[labels] * 0.5
+    windows = [[Window(0.0, 1.0, row, [1])] for row in probabilities]
+    recordings = [Recording(str(tmp_path / file), [1, 1], of) for file, of in zip(files, windows, strict=True)]
+    settings = {"class_names": NAMES[:3], "codes_per_word": 1, "seconds": None}
+    recording_index._write(tmp_path / "index", settings, recordings)
+    latents = rng.normal(size=(len(labels), 2)) + 2 * np.array([[0, 0], [1, 0], [0, 1]])[labels]
+    write_sentences(tmp_path / "sentences", labels, latents)
+
+    arguments = {"index": str(tmp_path / "index"), "sentences": str(tmp_path / "sentences")}
+    metrics = evaluate_search.main(
+        evaluate_search.SearchEvaluationArguments(**arguments, output_dir=str(tmp_path / "out"))
+    )
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["example"]["queries"] == 12
+    actions = np.array(labels)
+    for count in (1, 5, 10):
+        by_class = np.mean([actions[np.argsort(-row)][:count] == label for label, row in enumerate(probabilities.T)])
+        assert metrics["class"]["precision"]["search"][count] == pytest.approx(by_class)
+        of_examples = []
+        for query in range(len(labels)):
+            order = np.argsort(((latents - latents[query]) ** 2).sum(axis=1))
+            of_examples.append(actions[order[order != query]][:count] == actions[query])
+        assert metrics["example"]["precision"]["nearest latents"][count] == pytest.approx(np.mean(of_examples))
+
+
+def test_precision_needs_whole_test_recordings(tmp_path):
+    names = {"a1_s1_t1", "a1_s1_t10"}
+    assert evaluate_search.recording_of("/x/a1_s1_t1_skeleton.mat", names) == "a1_s1_t1"
+    assert evaluate_search.recording_of("/x/a1_s1_t10.mat", names) == "a1_s1_t10"
+    with pytest.raises(ValueError, match=r"a1_s1_t2\.mat of the index is no test recording"):
+        evaluate_search.recording_of("/x/a1_s1_t2.mat", names)
+    settings = {"class_names": NAMES[:3], "codes_per_word": 1, "seconds": 4.0}
+    window = Window(0.0, 1.0, np.ones(3) / 3, [1])
+    recording_index._write(tmp_path / "index", settings, [Recording("/x/s00.npy", [1, 1], [window])])
+    write_sentences(tmp_path / "sentences", [0, 1, 2], np.eye(3))
+    arguments = evaluate_search.SearchEvaluationArguments(
+        str(tmp_path / "index"), str(tmp_path / "sentences"), str(tmp_path / "out")
+    )
+    with pytest.raises(ValueError, match="expected whole recordings, found windows"):
+        evaluate_search.main(arguments)
+    recording_index._write(
+        tmp_path / "index", settings | {"seconds": None}, [Recording("/x/s00.npy", [1, 1], [window])]
+    )
+    write_sentences(tmp_path / "sentences", [0, 1, 2], None)
+    with pytest.raises(ValueError, match="contains no latents"):
+        evaluate_search.main(arguments)
