@@ -67,6 +67,12 @@ class TokenizerArguments:
             "do not tell views and errors apart (skeletons)"
         },
     )
+    orthogonal_names: bool = field(
+        default=False,
+        metadata={
+            "help": "for alignment_weight: class names that share words are moved apart, to the nearest orthonormal vectors"
+        },
+    )
     hold_out: bool = field(
         default=False, metadata={"help": "leave the held-out training subjects out of training, and evaluate on them"}
     )

@@ -97,7 +97,9 @@ class SkeletonStage:
             self._words = load_word_embeddings(arguments.llm_name_or_path, arguments.llm_revision)
         if config.alignment_weight > 0:
             names = rows.features["label"].names
-            self._class_embeddings = class_name_embeddings(arguments.llm_name_or_path, names, arguments.llm_revision)
+            self._class_embeddings = class_name_embeddings(
+                arguments.llm_name_or_path, names, arguments.llm_revision, arguments.orthogonal_names
+            )
 
     def examples(self, rows, seed: int):
         """The training examples: a window of each recording, which depends on the epoch (`start_epoch`)."""

@@ -79,7 +79,9 @@ class VideoStage:
         self._class_embeddings = None
         if settings["alignment_weight"] > 0 and not settings["direct"]:
             names = rows.features["label"].names
-            self._class_embeddings = class_name_embeddings(arguments.llm_name_or_path, names, arguments.llm_revision)
+            self._class_embeddings = class_name_embeddings(
+                arguments.llm_name_or_path, names, arguments.llm_revision, arguments.orthogonal_names
+            )
 
     def examples(self, rows, seed: int):
         """The training examples; `seed` has no effect, since the versions of a video are fixed."""

@@ -57,12 +57,15 @@ def load_word_embeddings(name_or_path: str, revision: str | None = None) -> torc
     return table[:num_words].float()
 
 
-def class_name_embeddings(name_or_path: str, class_names: list[str], revision: str | None = None) -> torch.Tensor:
+def class_name_embeddings(
+    name_or_path: str, class_names: list[str], revision: str | None = None, orthogonal: bool = False
+) -> torch.Tensor:
     """Embeddings of class names: the mean of the word embeddings of a name's tokens.
 
     Args:
         name_or_path (`str`), revision (`str`, *optional*): the language model, as for [`load_word_embeddings`].
         class_names (`list[str]`): the names.
+        orthogonal (`bool`): whether names that share words are moved apart, see [`orthogonalize`].
 
     Returns:
         `torch.Tensor` of shape `(num_classes, width)`, float32.
@@ -70,7 +73,26 @@ def class_name_embeddings(name_or_path: str, class_names: list[str], revision: s
     words = load_word_embeddings(name_or_path, revision)
     tokenizer = language_model_tokenizer(name_or_path, revision)
     ids = [tokenizer(f" {name}", add_special_tokens=False)["input_ids"] for name in class_names]
-    return torch.stack([words[torch.tensor(name_ids)].mean(0) for name_ids in ids])
+    embeddings = torch.stack([words[torch.tensor(name_ids)].mean(0) for name_ids in ids])
+    return orthogonalize(embeddings) if orthogonal else embeddings
+
+
+def orthogonalize(vectors: torch.Tensor) -> torch.Tensor:
+    """The orthonormal vectors that are nearest to the directions of vectors (Löwdin's symmetric orthogonalisation).
+
+    The mean of the words of "sit to stand" is that of "stand to sit", and those of "draw circle clockwise" and "draw circle
+    counter clockwise" nearly are: nothing can be near one name and far from the other. Orthonormal names are equally far from
+    each other, and each is as near to its own words as the others allow.
+
+    Args:
+        vectors (`torch.Tensor` of shape `(num_vectors, width)`): float32. With more vectors than `width`, the columns of the
+            result are orthonormal instead of the rows.
+
+    Returns:
+        `torch.Tensor` of the same shape, float32.
+    """
+    left, _, right = torch.linalg.svd(torch.nn.functional.normalize(vectors.double(), dim=-1), full_matrices=False)
+    return (left @ right).float()
 
 
 def word_width(name_or_path: str, revision: str | None = None) -> int:

@@ -147,7 +147,7 @@ def test_denoising_reconstructs_what_was_recorded(recipes, tmp_path):
     skeleton = {"length": 32, "augment_rotation": 180, "augment_occlusion": 0.4, "augment_missing": 0.2}
     own = recipes.train_tokenizer(
         tmp_path / "tokenizer",
-        arguments={"denoise": True},
+        arguments={"denoise": True, "orthogonal_names": True},
         skeleton=skeleton,
         streams=["body", "motion", "path"],
         alignment_weight=0.5,
