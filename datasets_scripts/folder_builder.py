@@ -54,6 +54,7 @@ import numpy as np
 from action_llm import (
     array_files,
     bvh_files,
+    c3d_files,
     json_files,
     nw_ucla_files,
     pose_json_files,
@@ -61,16 +62,18 @@ from action_llm import (
     sbu_files,
     skeleton_layouts,
     smarthome_files,
+    upright,
 )
 from action_llm.class_names import fault_of_class_name
 from action_llm.model_files import as_written, shortened
 from action_llm.pose_json_files import FRAME_SUFFIX, is_openpose_folder
-from action_llm.recording_files import RECORDING_SUFFIXES, read_recording, turned_upright
+from action_llm.recording_files import RECORDING_SUFFIXES, read_recording
 from action_llm.size_limits import read_file_bounded
 from action_llm.skeleton_bodies import valid_joints
 from action_llm.skeleton_files import SkeletonFileError, SkeletonRecording
 from action_llm.skeleton_layouts import LAYOUTS, get_layout
 from action_llm.skeleton_plausibility import RATES, is_possible_rate
+from action_llm.upright import turned_upright
 
 from .building import DataFolderError, SkeletonBuilder, SkeletonConfig, SourceFile, Tally, open_source
 from .doubts import doubts_of_people
@@ -169,7 +172,8 @@ class ActionFolder(SkeletonBuilder):
 
     def facts(self, data_dir: Path) -> list[Path]:
         readers = (
-            array_files, bvh_files, json_files, nw_ucla_files, pose_json_files, recording_files, sbu_files, smarthome_files,
+            array_files, bvh_files, c3d_files, json_files, nw_ucla_files, pose_json_files, recording_files, sbu_files,
+            smarthome_files, upright,
         )  # fmt: skip
         code = [Path(module.__file__) for module in (*readers, skeleton_layouts)]
         return [*code, *(path for name in (METADATA, SKELETON) if (path := data_dir / name).is_file())]

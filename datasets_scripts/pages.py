@@ -181,6 +181,7 @@ my_skeletons` writes such a folder from [videos of people](../poses.md).
 | `.json` | AlphaPose, COCO (results or annotations), Toyota Smarthome, Northwestern-UCLA |
 | folders of `.json` files | OpenPose: a file per frame; the row names the folder |
 | `.bvh` | motion capture with bones named as by Mixamo, MotionBuilder, CMU, Xsens or Unreal: layout `smpl22` |
+| `.c3d` | motion capture with the markers of Plug-in Gait or CMU, of one person or several: layout `smpl22` |
 | `.skeleton`, `.mat`, `skeleton_pos.txt` | NTU RGB+D and UAV-Human, UTD-MHAD, SBU Kinect Interaction |
 | videos | files, or folders of numbered pictures (`folder-video`) |
 
@@ -194,7 +195,7 @@ set of CTR-GCN in one `.npz` becomes a folder of recordings with `python -m acti
 | `kinect20` | 20 in metres, y up | UTD-MHAD |
 | `msr20` | 20 in metres, y up | MSR Action3D |
 | `sbu15` | 15 in metres, y up | OpenNI: SBU Kinect Interaction |
-| `smpl22`, `smpl24` | 22 or 24 in metres, y up | SMPL: HumanML3D; AMASS, with `"up": "z"`; BVH files |
+| `smpl22`, `smpl24` | 22 or 24 in metres, y up | SMPL: HumanML3D; AMASS, with `"up": "z"`; BVH and C3D files |
 | `blazepose33` | 33 in metres, y down | the world landmarks of MediaPipe |
 | `h36m17` | 17 in metres, y down | Human3.6M in the order of VideoPose3D and MMPose, in the axes of the camera |
 | `openpose25`, `openpose18` | 25 or 18 in pixels, y down, with a score | OpenPose: BODY_25, COCO (Kinetics-Skeleton) |

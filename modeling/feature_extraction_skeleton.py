@@ -23,13 +23,14 @@ from .checked_settings import SettingError, checked, one_of, true_or_false
 from .extractor_files import RecordingFeatureExtractor
 from .joint_mapping import JointMapping, map_layout, placement
 from .model_files import as_written, shortened
-from .recording_files import read_recording, turned_upright
+from .recording_files import read_recording
 from .size_limits import MAX_JOINTS, size_fault
 from .skeleton_bodies import NOWHERE, Cleaning, fill_gaps, select_actors, valid_joints
 from .skeleton_files import SkeletonFileError, SkeletonRecording
 from .skeleton_layouts import LAYOUTS, SkeletonLayout, get_layout
 from .skeleton_plausibility import RATES, find_symptoms, is_possible_rate, judge
 from .trunk_estimation import estimate_trunk
+from .upright import turned_upright
 
 logger = logging.get_logger(__name__)
 

@@ -5,11 +5,9 @@ import os
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from .array_files import ARRAY_SUFFIXES, read_joint_array
 from .bvh_files import read_bvh
-from .model_files import as_written
+from .c3d_files import read_c3d
 from .nw_ucla_files import has_nw_ucla_keys, read_nw_ucla
 from .pose_json_files import has_pose_json_keys, is_openpose_folder, read_pose_json
 from .sbu_files import FILE_NAME as SBU_FILE_NAME
@@ -25,8 +23,9 @@ from .skeleton_files import (
 )
 from .skeleton_layouts import SkeletonLayout, get_layout
 from .smarthome_files import read_smarthome
+from .upright import turned_upright
 
-RECORDING_SUFFIXES = (".skeleton", ".json", ".mat", ".bvh", *ARRAY_SUFFIXES)
+RECORDING_SUFFIXES = (".skeleton", ".json", ".mat", ".bvh", ".c3d", *ARRAY_SUFFIXES)
 PICKLE_SUFFIXES = (".pkl", ".pickle")
 # Writes an .npz for each annotation of a data set of PYSKL.
 UNPICKLE = (
@@ -55,7 +54,7 @@ def read_recording(
 ) -> SkeletonRecording:
     """Reads a recording: `.skeleton` (with the suffix `.txt` in UAV-Human), `.mat` of UTD-MHAD, `.json` of Toyota Smarthome,
     Northwestern-UCLA, AlphaPose or COCO, a folder of OpenPose's `.json` files, `skeleton_pos.txt` of SBU Kinect Interaction,
-    `.bvh`, `.npy`, `.npz`, or `.txt` with a frame or a joint per row.
+    `.bvh`, `.c3d`, `.npy`, `.npz`, or `.txt` with a frame or a joint per row.
 
     A recording may have at most 22.4 million joints in 512 MiB, half of that as rows of text, and a quarter as JSON
     (`size_limits`). As an array, this is an hour of 30 frames per second with 8 people of 25 joints. Larger files are refused
@@ -65,12 +64,12 @@ def read_recording(
         file: Path, open file, or path of a folder of OpenPose.
         layout: The joint layout, by name or description. For a derived layout, recordings of its source layout are read.
             Files of UTD-MHAD, Toyota Smarthome, Northwestern-UCLA and SBU Kinect Interaction always have the layout of their
-            data set, and BVH files have smpl22. So have, if this layout has another number of joints, `.skeleton` files of 25
-            joints (NTU RGB+D), `.txt` files of 17 joints (UAV-Human), and `.json` of pose estimators.
+            data set, and BVH and C3D files have smpl22. So have, if this layout has another number of joints, `.skeleton`
+            files of 25 joints (NTU RGB+D), `.txt` files of 17 joints (UAV-Human), and `.json` of pose estimators.
         fps: Frames per second, if neither the file nor its data set defines the rate. None assumes 30, and sets
             `fps_is_assumed`.
-        up: The axis that points up in the file: "y", "-y", "z", "-z", "x" or "-x"; None is that of the layout. The recording
-            is rotated (`turned_upright`).
+        up: The axis that points up in the file: "y", "-y", "z", "-z", "x" or "-x"; None is that of the layout, and of C3D
+            files the one that they state, or z. The recording is rotated (`turned_upright`).
 
     Raises:
         SkeletonFileError: If the file does not follow its format, is too large, has an impossible frame rate, or has an
@@ -91,6 +90,8 @@ def read_recording(
         recording = read_utd_mhad(content)
     elif suffix == ".bvh":
         recording = read_bvh(content)
+    elif suffix == ".c3d":
+        return read_c3d(content, up=up)
     elif path.name.lower() == SBU_FILE_NAME:
         recording = read_sbu(content)
     elif suffix == ".json" and has_nw_ucla_keys(data):
@@ -128,44 +129,6 @@ def _upright(recording: SkeletonRecording, up: str | None, skeleton: SkeletonLay
     return recording
 
 
-# Rotations to y up, as rows of a rotation matrix: axis and sign of each new coordinate.
-_TURNS = {
-    "y": ((0, 1), (1, 1), (2, 1)),
-    "-y": ((0, 1), (1, -1), (2, -1)),
-    "z": ((0, 1), (2, 1), (1, -1)),
-    "-z": ((0, 1), (2, -1), (1, 1)),
-    "x": ((1, -1), (0, 1), (2, 1)),
-    "-x": ((1, 1), (0, -1), (2, 1)),
-}
-
-
-def turned_upright(keypoints: np.ndarray, up: str | None, layout: SkeletonLayout) -> np.ndarray:
-    """Joints in the axes of their layout: 3-D joints are rotated; in 2-D, y is negated if it grows in the other direction.
-
-    Args:
-        keypoints: Joints, (..., 3). Joints of -1, which were not detected, become NaN if they are rotated.
-        up: The axis that points up, see `read_recording`; None changes nothing.
-        layout: The layout, which defines whether y grows upwards.
-
-    Raises:
-        ValueError: If there is no such axis.
-    """
-    vertical = "y" if layout.up > 0 else "-y"
-    if up is None or up == vertical:
-        return keypoints
-    if not isinstance(up, str) or up not in _TURNS or (layout.dimensions == 2 and up[-1] != "y"):
-        axes = list(_TURNS) if layout.dimensions == 3 else ["y", "-y"]
-        raise ValueError(f"up: expected one of {', '.join(axes)} (layout {layout.name}), got {as_written(up)}")
-    # Joints of -1 mark missing detections, which would be lost by a rotation.
-    lost = (keypoints[..., :2] == -1).all(-1) & np.isin(keypoints[..., 2], (-1, 0))
-    keypoints = np.where(lost[..., None], np.nan, keypoints).astype(keypoints.dtype, copy=False)
-    if layout.dimensions == 2:
-        return keypoints * np.array([1, -1, 1], keypoints.dtype)
-    for turn in (_TURNS[up],) if layout.up > 0 else (_TURNS[up], _TURNS["-y"]):
-        keypoints = np.stack([sign * keypoints[..., axis] for axis, sign in turn], axis=-1)
-    return keypoints
-
-
 def _count_joints(data: bytes) -> int | None:
     """The number of joints that a `.skeleton` file gives after its first body; None if there is none."""
     lines = io.BytesIO(data)
@@ -182,4 +145,4 @@ def _starts_with_a_count(data: bytes) -> bool:
     return len(line[:MAX_LINE_BYTES].replace(b",", b" ").split(None, 1)) == 1
 
 
-__all__ = ["RECORDING_SUFFIXES", "read_recording", "turned_upright"]
+__all__ = ["RECORDING_SUFFIXES", "read_recording"]

@@ -9,11 +9,11 @@ from scipy.spatial.transform import Rotation
 from skeleton_people import person
 
 from action_llm.array_files import read_joint_array
-from action_llm.recording_files import turned_upright
 from action_llm.skeleton_bodies import valid_joints
 from action_llm.skeleton_files import read_skeleton, read_utd_mhad
 from action_llm.skeleton_layouts import LAYOUTS, SkeletonLayout, get_layout
 from action_llm.skeleton_plausibility import find_symptoms, judge
+from action_llm.upright import turned_upright
 
 RECORDED = [layout for layout in LAYOUTS.values() if layout.source is None]
 MISTAKEN = [

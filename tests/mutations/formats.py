@@ -239,6 +239,7 @@ FORMATS = {
     "nw_ucla": Format(seeds.nw_ucla_files, skeletons_in("kinect20-sdk"), 0.5),
     "sbu": Format(seeds.sbu_files, skeletons_in("sbu15"), 0.5),
     "bvh": Format(seeds.bvh_files, skeletons_in("smpl22"), 0.5),
+    "c3d": Format(seeds.c3d_files, skeletons_in("smpl22"), 0.5),
     "pose_json": Format(seeds.pose_json_files, skeletons_in("coco17"), 0.7),
     "mat": Format(seeds.mat_files, skeletons_in("kinect20"), 1.5),
     "npy": Format(seeds.npy_files, skeletons_in("kinect25")),

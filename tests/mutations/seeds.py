@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import yaml
+from c3d_writer import SGI, c3d_bytes, gait_markers
 from peft import LoraConfig, get_peft_model
 from PIL import Image
 from scipy.io import savemat
@@ -109,6 +110,11 @@ def bvh_files(folder: Path, real: Path | None) -> list[Seed]:
     motion = np.random.default_rng(0).normal(size=(6, 21)) * 10 + np.eye(21)[1] * 95
     text = BVH + "\n".join(" ".join(f"{value:.4f}" for value in row) for row in motion) + "\n"
     return alone(folder, {"clip.bvh": text.encode(), "crlf.bvh": text.replace("\n", "\r\n").encode()})
+
+
+def c3d_files(folder: Path, real: Path | None) -> list[Seed]:
+    labels, points = gait_markers(6)
+    return alone(folder, {"walk.c3d": c3d_bytes(labels, points), "integers.c3d": c3d_bytes(labels, points, SGI, 0.1)})
 
 
 def pose_json_files(folder: Path, real: Path | None) -> list[Seed]:
