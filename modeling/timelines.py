@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from typing import NamedTuple
 
@@ -55,6 +55,7 @@ class Step(NamedTuple):
         known: seconds of the recording that were read when the last of these windows was complete.
         is_doubtful: whether these windows are unlike the recordings that the model knows, so that the probabilities mean
             little: their mean [`~action_sentence.token_distance`] is above the `familiar_distance` of the action model.
+        person: with `per_person`, the number of the track of the person who is recognised; None if nobody is seen.
     """
 
     start: float
@@ -62,6 +63,7 @@ class Step(NamedTuple):
     probabilities: np.ndarray
     known: float
     is_doubtful: bool = False
+    person: int | None = None
 
 
 @dataclass
@@ -194,6 +196,7 @@ def stream_timeline(
     fps: float | None = None,
     pose: str | PoseEstimator | None = None,
     mirrored: bool = False,
+    per_person: bool = False,
 ) -> Iterator[Step]:
     """
     Recognises which actions happen in a recording while it is read. Memory does not grow with the recording.
@@ -219,13 +222,15 @@ def stream_timeline(
         pose (`str` or [`~pose_estimation.PoseEstimator`], *optional*): the pose estimator with which a model of skeletons reads
             videos; by default the first whose weights are on this machine.
         mirrored (`bool`, defaults to `False`): whether the video that a model of skeletons reads is a mirror image.
+        per_person (`bool`, defaults to `False`): whether a model of skeletons recognises each person alone: there is a step for
+            each who is seen in its time, in the order of their tracks, or one without a person.
 
     Raises:
         ValueError: if the model cannot read long recordings, or a setting is out of range.
     """
     names = _check(model, processor, seconds, stride, class_names, batch_size)
-    blocks_or_pieces = _read(model, processor, recording, fps, pose, mirrored)
-    return _steps(model, processor, blocks_or_pieces, seconds, stride, names, batch_size)
+    blocks_or_pieces = _read(model, processor, recording, fps, pose, mirrored, per_person)
+    return _steps(model, processor, blocks_or_pieces, seconds, stride, names, batch_size, per_person)
 
 
 def timeline(
@@ -256,7 +261,7 @@ def timeline(
 
     parts = noted(_read(model, processor, recording, fps, pose, mirrored))
     steps = list(_steps(model, processor, parts, seconds, stride, names, batch_size))
-    starts, ends, probabilities, known, is_doubtful = (np.array(values) for values in zip(*steps, strict=True))
+    starts, ends, probabilities, known, is_doubtful, _ = (np.array(values) for values in zip(*steps, strict=True))
     return Timeline(names or processor.class_names, starts, ends, probabilities, known, events, is_doubtful)
 
 
@@ -269,11 +274,14 @@ def _check(model, processor, seconds, stride, class_names, batch_size) -> list[s
     return None if class_names is None else check_class_names(class_names, processor.class_names or ())
 
 
-def _read(model, processor, recording, fps, pose, mirrored) -> Iterator[EventBlock] | Iterator[SkeletonRecording]:
+def _read(
+    model, processor, recording, fps, pose, mirrored, per_person=False
+) -> Iterator[EventBlock] | Iterator[SkeletonRecording]:
     """The events of a video, or the skeletons of a recording, part by part."""
     extractor = processor.feature_extractor
     if model.config.action_config.model_type == "vtem":
-        for name, setting in (("fps", fps), ("pose", pose), ("mirrored", mirrored)):
+        of_skeletons = {"fps": fps, "pose": pose, "mirrored": mirrored, "per_person": per_person}
+        for name, setting in of_skeletons.items():
             if setting:
                 raise ValueError(f"{name}: a setting of skeletons, but this model reads videos; leave it out.")
         rate = segments_per_second(extractor)
@@ -288,7 +296,14 @@ def _read(model, processor, recording, fps, pose, mirrored) -> Iterator[EventBlo
 
 
 def _steps(
-    model, processor, parts: Iterable, seconds: float, stride: float, class_names: list[str] | None, batch_size: int
+    model,
+    processor,
+    parts: Iterable,
+    seconds: float,
+    stride: float,
+    class_names: list[str] | None,
+    batch_size: int,
+    per_person: bool = False,
 ) -> Iterator[Step]:
     """The steps of a recording, from its events or skeletons."""
     if model.config.action_config.model_type == "vtem":
@@ -297,17 +312,40 @@ def _steps(
         windows, score = windows_of_frames(parts, seconds, stride), _ScoreSkeletons(model, processor, class_names)
     familiar = getattr(model.config.action_config, "familiar_distance", None)
     familiar = math.inf if familiar is None else familiar
-    scored: dict[int, list[_Scored]] = {}  # the windows that contain each unfinished step
-    number, window = 0, None
+    nobody = np.full(len(class_names or processor.class_names), np.nan)
+    # For each unfinished step, the windows that contain it, by the person whom they show; None is everybody.
+    scored: dict[int, dict[int | None, list[_Scored]]] = {}
+
+    def steps(number: int, window: Window, shown: dict) -> Iterator[Step]:
+        """The steps of this number; `window` is the last one that contains them, and `shown` its content by person."""
+        start, end = number * stride, (number + 1) * stride
+        end = end if end <= window.end + SLACK * stride else window.end
+        of_step = scored.pop(number)
+        seen = [person for person in shown if _shows_somebody(shown[person], window.start, start, end)]
+        for person in seen:
+            found = [of for of in of_step[person] if not np.isnan(of.probabilities).any()] or of_step[person]
+            probabilities, distances = zip(*found, strict=True)
+            is_doubtful = bool(np.mean(distances) > familiar)
+            yield Step(start, end, np.mean(probabilities, axis=0), window.known, is_doubtful, person)
+        if not seen:
+            yield Step(start, end, nobody.copy(), window.known)
+
+    number, window, shown = 0, None, {}
     while batch := list(islice(windows, batch_size)):
-        for window, of_window in zip(batch, score(batch), strict=True):
+        contents = [_people(window.content) if per_person else {None: window.content} for window in batch]
+        every = [content for shown in contents for content in shown.values()]
+        results = iter(score(every) if every else ())
+        for window, shown in zip(batch, contents, strict=True):
+            of_window = {person: next(results) for person in shown}
             for step in range(number, _num_steps(window.end, stride)):
-                scored.setdefault(step, []).append(of_window)
+                of_step = scored.setdefault(step, {})
+                for person, of_person in of_window.items():
+                    of_step.setdefault(person, []).append(of_person)
             # The next window begins after this step.
-            yield _step(number, scored.pop(number), window, stride, familiar)
+            yield from steps(number, window, shown)
             number += 1
     for step in sorted(scored):
-        yield _step(step, scored[step], window, stride, familiar)
+        yield from steps(step, window, shown)
 
 
 def _num_steps(end: float, stride: float) -> int:
@@ -321,26 +359,28 @@ class _Scored(NamedTuple):
     token_distance: float
 
 
-def _step(number: int, scored: list[_Scored], last: Window, stride: float, familiar: float) -> Step:
-    """A step, from its windows; `last` is the last of them, and `familiar` the highest distance that is not doubted."""
-    start, end = number * stride, (number + 1) * stride
-    end = end if end <= last.end + SLACK * stride else last.end
-    if not _shows_somebody(last, start, end):
-        return Step(start, end, np.full_like(scored[0].probabilities, np.nan), last.known)
-    seen = [window for window in scored if not np.isnan(window.probabilities).any()] or scored
-    probabilities, distances = zip(*seen, strict=True)
-    return Step(start, end, np.mean(probabilities, axis=0), last.known, bool(np.mean(distances) > familiar))
+def _people(recording: SkeletonRecording) -> dict[int, SkeletonRecording]:
+    """The bodies of a recording, each alone, by the numbers of their tracks."""
+    people = {}
+    for place in np.argsort(recording.body_ids, kind="stable").tolist():
+        arrays = {
+            name: values[:, place : place + 1]
+            for name in ("keypoints", "present", "scores", "tracking_state", "depth_pixels", "color_pixels")
+            if (values := getattr(recording, name)) is not None
+        }
+        ids = recording.body_ids[place : place + 1]
+        people[int(ids[0])] = replace(recording, body_ids=ids, **arrays)
+    return people
 
 
-def _shows_somebody(window: Window, start: float, end: float) -> bool:
+def _shows_somebody(content, window_start: float, start: float, end: float) -> bool:
     """Whether anybody is seen in a part of a window. Events of a video are there whether they show people or not."""
-    recording = window.content
-    if not isinstance(recording, SkeletonRecording):
+    if not isinstance(content, SkeletonRecording):
         return True
-    before = round(window.start * recording.fps)
-    first = min(round(start * recording.fps) - before, len(recording.present) - 1)
-    last = max(round(end * recording.fps) - before, first + 1)
-    return bool(valid_joints(recording.keypoints[first:last], recording.present[first:last]).any())
+    before = round(window_start * content.fps)
+    first = min(round(start * content.fps) - before, len(content.present) - 1)
+    last = max(round(end * content.fps) - before, first + 1)
+    return bool(valid_joints(content.keypoints[first:last], content.present[first:last]).any())
 
 
 class _ScoreEvents:
@@ -353,8 +393,8 @@ class _ScoreEvents:
         self._known: dict[tuple, np.ndarray] = {}
 
     @torch.no_grad()
-    def __call__(self, windows: list[Window]) -> list[_Scored]:
-        sentences = [tuple(event.action_id for event in window.content) for window in windows]
+    def __call__(self, windows: list[list[VisualEvent]]) -> list[_Scored]:
+        sentences = [tuple(event.action_id for event in events) for events in windows]
         # If nothing happens, the windows of a batch and those before have the same sentence, which is scored once.
         distinct = sorted(set(sentences) - set(self._known), key=lambda words: (len(words), words))
         known = {words: self._known[words] for words in sentences if words in self._known}
@@ -363,7 +403,7 @@ class _ScoreEvents:
             probabilities = self._model(**_on_device(self._model, inputs)).probabilities
             known |= zip(distinct, probabilities.double().cpu().numpy(), strict=True)
         self._known = known
-        distances = [self._token_distance(window.content) for window in windows]
+        distances = map(self._token_distance, windows)
         return [_Scored(known[words], distance) for words, distance in zip(sentences, distances, strict=True)]
 
     def _token_distance(self, events: list[VisualEvent]) -> float:
@@ -384,9 +424,9 @@ class _ScoreSkeletons:
         self._num_classes = len(class_names or processor.class_names)
 
     @torch.no_grad()
-    def __call__(self, windows: list[Window]) -> list[_Scored]:
+    def __call__(self, windows: list[SkeletonRecording]) -> list[_Scored]:
         try:
-            inputs = self._processor([window.content for window in windows], **self._names)
+            inputs = self._processor(windows, **self._names)
         except TooFewJointsError:
             if len(windows) == 1:
                 return [_Scored(np.full(self._num_classes, np.nan), math.nan)]

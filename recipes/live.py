@@ -11,16 +11,17 @@ A camera, a stream from an address, or a video file is read frame by frame, and 
 estimates the poses of each frame (`--pose`); a recogniser of long videos turns frames into events. Every `--stride` seconds,
 a label is written as a line of JSON: `start` and `end` of the time to which it belongs, `label` and `probability`, and `known`,
 the seconds of video that had been read by then. The label is null if nobody is seen. Where the video is unlike the recordings
-that the model knows, `doubtful` is true. It runs until the video ends, the window is closed, or Ctrl-C.
+that the model knows, `doubtful` is true. With `--per_person true`, each person is recognised alone: there is a line for each of
+them, with the number of their track as `person`. It runs until the video ends, the window is closed, or Ctrl-C.
 
 A label comes `--seconds` after the start of its time, when the last window that contains it ends. Computation, and the frames
 that pose estimation looks ahead, add to this delay. With the same `--seconds` and `--stride`, labels are
 those of `timeline.py` for the same file.
 
-`--draw` writes a video, and `--window` opens a window, with the last label, and people with the numbers of their tracks. A pose
-is drawn on its own frame. If frames come faster than they can be processed, a camera or an address skips frames; a file takes
-longer. The last line of the log has the frames per second of each stage; the stage `read` decodes frames of a file, and waits
-for those of a camera or an address.
+`--draw` writes a video, and `--window` opens a window, with the last label, and people with the numbers of their tracks and,
+with `--per_person true`, their own labels. A pose is drawn on its own frame. If frames come faster than they can be processed,
+a camera or an address skips frames; a file takes longer. The last line of the log has the frames per second of each stage; the
+stage `read` decodes frames of a file, and waits for those of a camera or an address.
 
 Addresses are `rtsp`, `http` or `https`. Playlists (HLS, DASH), which lead to further addresses, are refused. No test here has a
 camera or an RTSP server: a file, and a file from an HTTP server, take their place.
@@ -68,6 +69,9 @@ class LiveArguments:
     )
     max_people: int = field(default=2, metadata={"help": "maximum number of people in a frame"})
     mirrored: bool = field(default=False, metadata={"help": "whether the video is a mirror image"})
+    per_person: bool = field(
+        default=False, metadata={"help": "whether a recogniser of skeletons recognises each person alone"}
+    )
     fps: float | None = field(
         default=None,
         metadata={"help": "frames per second at which poses are estimated; by default those of the video"},
@@ -103,7 +107,7 @@ def main(arguments: LiveArguments) -> dict[str, float]:
     model = model.to("cuda" if torch.cuda.is_available() else "cpu")
     processor = ActionLLMProcessor.from_pretrained(arguments.model)
     reads_skeletons = model.config.action_config.model_type != "vtem"
-    for name in () if reads_skeletons else ("pose", "pose_model", "max_people", "mirrored", "fps"):
+    for name in () if reads_skeletons else ("pose", "pose_model", "max_people", "mirrored", "fps", "per_person"):
         if getattr(arguments, name) != getattr(LiveArguments, name):  # the class has the defaults
             raise ValueError(f"--{name}: this recogniser reads videos, and estimates no poses: leave it out.")
     clock = Stopwatch()
@@ -135,12 +139,13 @@ def main(arguments: LiveArguments) -> dict[str, float]:
         if arguments.output is not None:
             lines = stack.enter_context(open(arguments.output, "w", encoding="utf-8"))
         logger.info("each label is known %g s after the start of its %g s", arguments.seconds, arguments.stride)
-        steps = model.stream_timeline(processor, parts, seconds=arguments.seconds, stride=arguments.stride)
+        settings = {name: getattr(arguments, name) for name in ("seconds", "stride", "per_person")}
+        steps = model.stream_timeline(processor, parts, **settings)
         with contextlib.suppress(KeyboardInterrupt, WindowClosed):  # the usual ends of a camera
             for step in clock.timed("recognise", steps):
                 line = described(step, processor.class_names)
                 print(json.dumps(line, ensure_ascii=False), file=lines, flush=True)
-                view.caption = caption_of(line)
+                view.tell(line)
     rates = {stage: clock.frames / seconds for stage, seconds in clock.seconds.items() if seconds}
     logger.info(
         "%d frames; per second: %s", clock.frames, ", ".join(f"{stage} {rate:.1f}" for stage, rate in rates.items())
@@ -184,6 +189,7 @@ def described(step, class_names: list[str]) -> dict:
         "label": class_names[best] if is_seen else None,
         "probability": round(float(step.probabilities[best]), 4) if is_seen else None,
         "known": round(step.known, 3),
+        **({} if step.person is None else {"person": step.person}),
         **({"doubtful": True} if step.is_doubtful else {}),
     }
 
@@ -192,7 +198,9 @@ def caption_of(line: dict) -> str:
     """A line of the output as a caption of pictures."""
     delay = f"({line['known'] - line['start']:.1f} s ago)"
     doubt = ", unlike the training recordings" * ("doubtful" in line)
-    return f"nobody {delay}" if line["label"] is None else f"{line['label']} {line['probability']:.0%}{doubt} {delay}"
+    if line["label"] is None:
+        return f"nobody {delay}" if "person" not in line else ""  # not seen well enough
+    return f"{line['label']} {line['probability']:.0%}{doubt} {delay}"
 
 
 class View:
@@ -206,7 +214,17 @@ class View:
 
     def __init__(self, screens: list, layout: str | None):
         self.screens, self.caption = screens, ""
+        self.labels, self._since = {}, -1.0  # of people, and the start of the time to which they belong
         self._layout, self._waiting = layout, deque()
+
+    def tell(self, line: dict) -> None:
+        """Takes the next line of the output."""
+        if "person" not in line:
+            self.caption, self.labels = caption_of(line), {}
+            return
+        if line["start"] > self._since:  # nobody keeps the label of an earlier time
+            self.caption, self.labels, self._since = "", {}, line["start"]
+        self.labels[line["person"]] = caption_of(line)
 
     def see(self, picture) -> None:
         """Takes the next frame, uint8 (height, width, 3)."""
@@ -226,7 +244,7 @@ class View:
         import numpy as np
         from PIL import Image, ImageDraw
 
-        from action_llm_datasets.fonts import draw_text, drawable, shortened
+        from action_llm_datasets.fonts import draw_text, drawable, shortened, text_width
         from action_llm_datasets.rendering import draw_over
 
         picture = self._waiting.popleft()
@@ -236,9 +254,13 @@ class View:
         image = Image.fromarray(picture)
         draw, size = ImageDraw.Draw(image), max(12, image.height // 18)
         if piece is not None:
+            small = max(10, image.height // 30)
             for number, joints in zip(piece.body_ids.tolist(), piece.color_pixels[0], strict=True):
-                left, top = joints[:, 0].mean(), joints[:, 1].min() - 2 * size
-                draw_text(draw, (left, max(top, 0)), str(number), "white", size)
+                text = drawable(" ".join([str(number), *filter(None, [self.labels.get(number)])]))
+                width, top = text_width(text, small), max(joints[:, 1].min() - 2 * small, 0)
+                left = max(min(joints[:, 0].mean() - width / 2, image.width - width), 0)
+                draw.rectangle((left - small / 4, top, left + width + small / 4, top + 5 * small / 4), fill="black")
+                draw_text(draw, (left, top), text, "white", small)
         if self.caption:
             text = shortened(drawable(self.caption), image.width - size, size)
             draw.rectangle((0, 0, image.width, 3 * size // 2), fill="black")

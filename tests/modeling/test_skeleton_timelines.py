@@ -29,6 +29,34 @@ def test_time_without_anybody_has_no_label(recogniser):
     assert [step.start for step in steps if not np.isnan(step.probabilities).any()] == [3.0, 3.5, 4.0]
 
 
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_each_person_has_the_steps_of_a_recording_without_the_others(recogniser, batch_size):
+    model, processor = recogniser
+    settings = {"seconds": 1.0, "stride": 0.5}
+    nobody = (0, np.zeros((150, 25, 3), np.float32))
+    parts = {3: (0, person(150)), 7: (45, person(45, seed=1, place=(1.5, 0, 3)))}
+    scene = replace(recording(list(parts.values())), body_ids=np.array(list(parts)))
+    steps = list(model.stream_timeline(processor, scene, **settings, batch_size=batch_size, per_person=True))
+    times = {number: [step.start for step in steps if step.person == number] for number in parts}
+    assert times == {3: [0.5 * place for place in range(10)], 7: [1.5, 2.0, 2.5]}
+    assert [step.start for step in steps] == sorted(step.start for step in steps)
+    for number, part in parts.items():
+        alone = model.stream_timeline(processor, recording([nobody, part]), **settings)
+        expected = [step for step in alone if not np.isnan(step.probabilities).any()]
+        found = [step for step in steps if step.person == number]
+        assert [step.known for step in found] == [step.known for step in expected]
+        for step, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(step.probabilities, other.probabilities, atol=1e-6)
+
+
+def test_time_without_anybody_is_a_step_of_nobody(recogniser):
+    model, processor = recogniser
+    scene = recording([(0, np.zeros((120, 25, 3), np.float32)), (60, person(30))])
+    steps = list(model.stream_timeline(processor, scene, seconds=1.0, stride=1.0, per_person=True))
+    assert [step.person is None for step in steps] == [True, True, False, True]
+    assert [bool(np.isnan(step.probabilities).all()) for step in steps] == [True, True, False, True]
+
+
 def test_new_class_names_are_listed_in_the_prompt_as_by_the_pipeline(recogniser, monkeypatch):
     model, processor = recogniser
     seen, call = [], type(processor).__call__

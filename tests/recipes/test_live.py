@@ -64,6 +64,35 @@ def test_labels_are_those_of_the_timeline_of_the_file(recognisers, reads, tmp_pa
     assert set(rates) == {"read", "draw", "recognise", *(["pose"] if reads == "skeletons" else [])}
 
 
+def test_each_person_has_a_label(recognisers, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        pose_estimators,
+        "load_pose_estimator",
+        lambda name, model, max_people: BrightCorner(model, max_people, people=2),
+    )
+    (tmp_path / "clip.mp4").write_bytes(tiny_video(40))
+    settings = {"model": recognisers["skeletons"], "seconds": 0.4, "stride": 0.4, "video": str(tmp_path / "clip.mp4")}
+    files = {"output": str(tmp_path / "labels.jsonl"), "draw": str(tmp_path / "drawn.mkv")}
+    live.main(live.LiveArguments(**settings, **files, per_person=True))
+    lines = [json.loads(line) for line in (tmp_path / "labels.jsonl").read_text().splitlines()]
+    people = sorted({line["person"] for line in lines})
+    assert len(people) == 2
+    assert [line["person"] for line in lines] == people * (len(lines) // 2)
+    assert all(line["label"] is not None for line in lines)
+
+
+def test_people_are_shown_with_their_labels_of_the_same_time():
+    view = live.View([], "blazepose33")
+    line = {"start": 0.0, "known": 2.0, "label": "wave", "probability": 0.75}
+    view.tell(line | {"person": 1})
+    view.tell(line | {"person": 2, "label": None, "probability": None})
+    assert view.labels == {1: "wave 75% (2.0 s ago)", 2: ""}
+    view.tell(line | {"person": 2, "start": 0.5, "known": 2.5})
+    assert view.labels == {2: "wave 75% (2.0 s ago)"}
+    view.tell(line | {"start": 1.0, "known": 3.0, "label": None, "probability": None})
+    assert view.labels == {} and view.caption == "nobody (2.0 s ago)"
+
+
 @pytest.mark.parametrize("reads", ["skeletons", "videos"])
 def test_windows_unlike_the_training_are_doubted(reads, tmp_path):
     """A window that holds the whole recording has the token distance of the recording."""
