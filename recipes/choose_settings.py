@@ -3,7 +3,7 @@ Choose settings by how well they do on several data sets at once.
 
 ```bash
 python recipes/choose_settings.py --choice recipes/choices/skeletons.yaml --output_dir runs/choice \\
-    --data utd_mhad=UTD-MHAD/Skeleton msr=MSR nw_ucla=NW-UCLA simulated=SIMULATED
+    --data utd_mhad=UTD-MHAD/Skeleton msr=MSR nw_ucla=NW-UCLA
 ```
 
 The YAML file of `--choice` lists candidates, each with the settings of `run_line.py` that differ from the `small` preset, and
