@@ -6,7 +6,7 @@ from .model_files import as_written
 from .skeleton_layouts import SkeletonLayout
 
 # Rotations to y up, as rows of a rotation matrix: axis and sign of each new coordinate.
-_TURNS = {
+AXES = {
     "y": ((0, 1), (1, 1), (2, 1)),
     "-y": ((0, 1), (1, -1), (2, -1)),
     "z": ((0, 1), (2, 1), (1, -1)),
@@ -30,17 +30,17 @@ def turned_upright(keypoints: np.ndarray, up: str | None, layout: SkeletonLayout
     vertical = "y" if layout.up > 0 else "-y"
     if up is None or up == vertical:
         return keypoints
-    if not isinstance(up, str) or up not in _TURNS or (layout.dimensions == 2 and up[-1] != "y"):
-        axes = list(_TURNS) if layout.dimensions == 3 else ["y", "-y"]
+    if not isinstance(up, str) or up not in AXES or (layout.dimensions == 2 and up[-1] != "y"):
+        axes = list(AXES) if layout.dimensions == 3 else ["y", "-y"]
         raise ValueError(f"up: expected one of {', '.join(axes)} (layout {layout.name}), got {as_written(up)}")
     # Joints of -1 mark missing detections, which would be lost by a rotation.
     lost = (keypoints[..., :2] == -1).all(-1) & np.isin(keypoints[..., 2], (-1, 0))
     keypoints = np.where(lost[..., None], np.nan, keypoints).astype(keypoints.dtype, copy=False)
     if layout.dimensions == 2:
         return keypoints * np.array([1, -1, 1], keypoints.dtype)
-    for turn in (_TURNS[up],) if layout.up > 0 else (_TURNS[up], _TURNS["-y"]):
+    for turn in (AXES[up],) if layout.up > 0 else (AXES[up], AXES["-y"]):
         keypoints = np.stack([sign * keypoints[..., axis] for axis, sign in turn], axis=-1)
     return keypoints
 
 
-__all__ = ["turned_upright"]
+__all__ = ["AXES", "turned_upright"]

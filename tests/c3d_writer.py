@@ -18,44 +18,61 @@ def vax_floats(values) -> bytes:
 
 
 def c3d_bytes(
-    labels, points, processor=INTEL, scale=-1.0, rate=100.0, units="mm", y_screen=None, analogue=3, missing=()
+    labels,
+    points,
+    processor=INTEL,
+    scale=-1.0,
+    rate=100.0,
+    units="mm",
+    analogue=3,
+    missing=(),
+    more=None,
+    frames=None,
 ) -> bytes:
-    """A file of markers (T, number, 3) in `units`. A negative scale writes floats; `missing` are (frame, marker)."""
+    """
+    A file of markers (T, number, 3) in `units`. A negative scale writes floats; `missing` are (frame, marker).
+
+    Args:
+        more: (group, name) → value of further parameters: a list of texts, a float, or a list of 16-bit integers.
+        frames: (first, last) of the header, by default 1 and T.
+    """
     order = ">" if processor == SGI else "<"
 
     def floats(values) -> bytes:
         return vax_floats(values) if processor == DEC else np.asarray(values, f"{order}f4").tobytes()
 
     def integers(values) -> bytes:
-        return np.asarray(values, f"{order}i2").tobytes()
+        return np.asarray(values).astype(f"{order}i2").tobytes()
 
     def entry(name: str, group: int, content: bytes) -> bytes:
         head = struct.pack("bb", len(name), group) + name.encode()
         return head + struct.pack(f"{order}h", 2 + len(content) + 1) + content + b"\0"  # no description
 
-    def texts(name: str, values) -> bytes:
-        width = max(map(len, values))
-        content = b"".join(value.encode().ljust(width) for value in values)
-        return entry(name, 1, struct.pack("bBBB", -1, 2, width, len(values)) + content)
+    groups = {"POINT": 1, "TRIAL": 2}
 
-    def number(name: str, value, kind: int) -> bytes:
-        return entry(name, 1, struct.pack("bB", kind, 0) + (floats([value]) if kind == 4 else integers([value])))
+    def parameter(group: str, name: str, value) -> bytes:
+        if isinstance(value, list) and isinstance(value[0], str):
+            width = max(map(len, value))
+            content = struct.pack("bBBB", -1, 2, width, len(value))
+            content += b"".join(text.encode().ljust(width) for text in value)
+        elif isinstance(value, float):
+            content = struct.pack("bB", 4, 0) + floats([value])
+        else:
+            content = struct.pack("bBB", 2, 1, len(value)) + integers(value)
+        return entry(name, groups[group], content)
 
-    frames = len(points)
-    parameters = entry("POINT", -1, b"")[:-1] + b"\0"
-    parameters += (
-        texts("LABELS", labels) + texts("UNITS", [units]) + number("RATE", rate, 4) + number("SCALE", scale, 4)
-    )
-    if y_screen is not None:
-        parameters += texts("Y_SCREEN", [y_screen])
-    parameters += number("USED", len(labels), 2)
+    first, last = frames or (1, len(points))
+    parameters = b"".join(entry(name, -number, b"") for name, number in groups.items())
+    of_points = {"LABELS": labels, "UNITS": [units], "RATE": float(rate), "SCALE": float(scale), "USED": [len(labels)]}
+    every = {("POINT", name): value for name, value in of_points.items()} | (more or {})
+    parameters += b"".join(parameter(*names, value) for names, value in every.items())
     blocks = -(-(4 + len(parameters) + 2) // 512)
     section = bytes([1, 0x50, blocks, processor]) + parameters
-    header = struct.pack(f"{order}BB5H", 2, 0x50, len(labels), analogue, 1, frames, 10)
+    header = struct.pack(f"{order}BB5H", 2, 0x50, points.shape[1], analogue, first, last, 10)
     header += floats([scale]) + integers([2 + blocks, 1]) + floats([rate])
     rows = []
     for frame, markers in enumerate(points):
-        seen = np.array([(frame, marker) not in missing for marker in range(len(labels))])
+        seen = np.array([(frame, marker) not in missing for marker in range(points.shape[1])])
         values = np.where(seen[:, None], markers, 0) / (1 if scale < 0 else scale)
         row = np.column_stack([values, np.where(seen, 0, -1)]).ravel()
         if scale < 0:
