@@ -2,9 +2,8 @@
 
 The doubts are: class names that differ only in case, spaces or Unicode form; test classes without a training recording; people
 in both train and test; the same recording in two files; published labels that cannot be right; published recordings that are
-missing. A doubt is a dict of `kind` (a
-category to count by), `reason` and `files`. `SkeletonBuilder.account` lists the doubts of a data set; the log, the report, the
-card and `prepare` show them as `doubt_lines`.
+missing. A doubt is a dict of `kind` (a category to count by), `reason` and `files`. `SkeletonBuilder.account` lists the doubts
+of a data set; the log, the report, the card and `prepare` show them as `doubt_lines`.
 """
 
 import re
@@ -130,16 +129,16 @@ def doubts_of_contents(used: Iterable[UsedFile], class_names: Sequence[str]) -> 
     return sorted(doubts, key=lambda doubt: doubt["files"])
 
 
-def doubts_of_published_labels(used: Iterable[UsedFile], known: Iterable[dict]) -> list[dict]:
-    """Recordings whose published label is known to be doubtful; they keep it, since published results have it, too.
+def doubts_of_published_labels(used: Iterable[UsedFile], entries: Iterable[dict]) -> list[dict]:
+    """Recordings whose published label is known to be doubtful. They keep it, so that results stay comparable.
 
     Args:
         used: the files that became rows.
-        known: entries with `recordings`, a regular expression of file names without ending, and the `reason`.
+        entries: dicts of `recordings`, a regular expression of file names without ending, and the `reason`.
     """
     stems = {file.file: PurePosixPath(file.file).stem for file in used}
     doubts = []
-    for entry in known:
+    for entry in entries:
         files = sorted(file for file, stem in stems.items() if re.fullmatch(entry["recordings"], stem, re.IGNORECASE))
         if files:
             doubts.append({"kind": "published label", "reason": entry["reason"], "files": files})

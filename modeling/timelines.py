@@ -1,9 +1,9 @@
 """Timelines: which action happens when in a long recording, by a window that slides over it (`sliding_windows`)."""
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -105,7 +105,7 @@ class Timeline:
                 float(self.known[first]),
                 bool(self.is_doubtful[first:last].mean() >= 0.5),
             )
-            for first, last in pairwise(borders)
+            for first, last in itertools.pairwise(borders)
             if best[first] >= 0
         ]
 
@@ -222,8 +222,9 @@ def stream_timeline(
         pose (`str` or [`~pose_estimation.PoseEstimator`], *optional*): the pose estimator with which a model of skeletons reads
             videos; by default the first whose weights are on this machine.
         mirrored (`bool`, defaults to `False`): whether the video that a model of skeletons reads is a mirror image.
-        per_person (`bool`, defaults to `False`): whether a model of skeletons recognises each person alone: there is a step for
-            each who is seen in its time, in the order of their tracks, or one without a person.
+        per_person (`bool`, defaults to `False`): whether a model of skeletons recognises each body alone: there is a step for
+            each that is seen in its time, in the order of their numbers, or one without a person. Bodies are taken as they were
+            tracked; those that a sensor takes for different people are not joined, as the pipeline does with whole recordings.
 
     Raises:
         ValueError: if the model cannot read long recordings, or a setting is out of range.
@@ -316,7 +317,7 @@ def _steps(
     # For each unfinished step, the windows that contain it, by the person whom they show; None is everybody.
     scored: dict[int, dict[int | None, list[_Scored]]] = {}
 
-    def steps(number: int, window: Window, shown: dict) -> Iterator[Step]:
+    def finished_steps(number: int, window: Window, shown: dict) -> Iterator[Step]:
         """The steps of this number; `window` is the last one that contains them, and `shown` its content by person."""
         start, end = number * stride, (number + 1) * stride
         end = end if end <= window.end + SLACK * stride else window.end
@@ -331,10 +332,11 @@ def _steps(
             yield Step(start, end, nobody.copy(), window.known)
 
     number, window, shown = 0, None, {}
-    while batch := list(islice(windows, batch_size)):
+    while batch := list(itertools.islice(windows, batch_size)):
         contents = [_people(window.content) if per_person else {None: window.content} for window in batch]
-        every = [content for shown in contents for content in shown.values()]
-        results = iter(score(every) if every else ())
+        to_score = [content for shown in contents for content in shown.values()]
+        scores = (score(to_score[first : first + batch_size]) for first in range(0, len(to_score), batch_size))
+        results = itertools.chain.from_iterable(scores)
         for window, shown in zip(batch, contents, strict=True):
             of_window = {person: next(results) for person in shown}
             for step in range(number, _num_steps(window.end, stride)):
@@ -342,10 +344,10 @@ def _steps(
                 for person, of_person in of_window.items():
                     of_step.setdefault(person, []).append(of_person)
             # The next window begins after this step.
-            yield from steps(number, window, shown)
+            yield from finished_steps(number, window, shown)
             number += 1
     for step in sorted(scored):
-        yield from steps(step, window, shown)
+        yield from finished_steps(step, window, shown)
 
 
 def _num_steps(end: float, stride: float) -> int:

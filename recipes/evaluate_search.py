@@ -8,10 +8,11 @@ python recipes/evaluate_search.py --index runs/utd_mhad/index.safetensors --sent
     --output_dir runs/utd_mhad/search
 ```
 
-The index has whole test recordings, and the sentences, of `encode_actions.py --latents true`, have their classes. A file of the
-index is the recording whose name its own begins with. There is a query for each class, its name, and one for each recording, as
-an example, which is not a result of its own query. Nearest neighbours by Euclidean distance of latents, resampled to one number
-of words, stand beside the search; a class is then the mean of its training recordings. The results are in `metrics.json`.
+The index has whole test recordings; the sentences, of `encode_actions.py --latents true`, have their classes. Files are matched
+to recordings by their names, with or without an ending such as `_skeleton`. There is a query for each class that is in the
+index, its name, and one for each recording, as an example, which is not a result of its own query. The baseline is nearest
+neighbours by Euclidean distance of latents, resampled to one number of words; a class is then the mean of its training
+recordings. The results are in `metrics.json`.
 """
 
 import json
@@ -30,13 +31,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RESULTS = (1, 5, 10)
+# Endings of file names that are not part of the names of recordings (UTD-MHAD, NTU RGB+D).
+ENDINGS = ("", "_skeleton", "_depth", "_color", "_rgb")
 # Latents are compared word by word, after resampling to this number of words.
 WORDS = 16
 
 
 @dataclass
 class SearchEvaluationArguments:
-    """What is searched, and what the recordings show."""
+    """The index, and the labels of its recordings."""
 
     index: str = field(metadata={"help": "index of whole test recordings, of action-llm-search index"})
     sentences: str = field(metadata={"help": "folder of action sentences of the data set, with latents"})
@@ -85,39 +88,57 @@ def main(arguments: SearchEvaluationArguments) -> dict:
                 latents[split, str(row["sample_id"])] = resample(sequence, WORDS).ravel()
                 labels[split, str(row["sample_id"])] = int(row["label"])
     tested = {name for split, name in labels if split == "test"}
-    names = [recording_of(index.files[recording], tested) for recording in index.recording]
+    names = recordings_of([index.files[recording] for recording in index.recording], tested)
+    if len(names) <= max(RESULTS):
+        raise ValueError(
+            f"--index {arguments.index}: expected more than {max(RESULTS)} recordings, found {len(names)}: index all test "
+            "recordings."
+        )
     actions = np.array([labels["test", name] for name in names])
     vectors = np.stack([latents["test", name] for name in names])
-    trained = [
-        [key for key, of_key in labels.items() if key[0] == "train" and of_key == label]
-        for label in range(len(class_names))
-    ]
-    centres = np.stack([np.mean([latents[key] for key in keys], axis=0) for keys in trained])
+    classes = np.unique(actions).tolist()
+    centres = {}
+    for label in classes:
+        of_class = [latents[key] for key, action in labels.items() if key[0] == "train" and action == label]
+        if not of_class:
+            raise ValueError(f"{arguments.sentences} has no training recording of {class_names[label]!r}.")
+        centres[label] = np.mean(of_class, axis=0)
 
     def no_language_model(text: str) -> "np.ndarray":
         raise AssertionError(f"{text!r} is a class")
 
-    precisions = {}
-    for kind in ("class", "example"):
-        queries = range(len(class_names) if kind == "class" else len(names))
-        wanted = np.array([query if kind == "class" else actions[query] for query in queries])
-        found = {"search": [], "nearest latents": []}
-        for query in queries:
-            if kind == "class":
-                parts = read_text(class_names[query], class_names, no_language_model)
-            else:
-                parts = [Part(names[query], index.roots[query].astype(np.float64) ** 2, "example")]
+    # Kind of query → the parts of each query, its latents, its action, and the window that is not a result.
+    queries = {
+        "class": [
+            (read_text(class_names[label], class_names, no_language_model), centres[label], label, None)
+            for label in classes
+        ],
+        "example": [
+            (
+                [Part(name, index.roots[window].astype(np.float64) ** 2, "example")],
+                vectors[window],
+                actions[window],
+                window,
+            )
+            for window, name in enumerate(names)
+        ],
+    }
+    metrics = {"recordings": len(names), "classes": len(classes)}
+    for kind, of_kind in queries.items():
+        actions_of_results = {"search": [], "nearest latents": []}
+        for parts, vector, _, left_out in of_kind:
             hits = [hit.windows[0] for hit in find(index, parts, max(RESULTS) + 1)]
-            distances = np.linalg.norm(vectors - (centres if kind == "class" else vectors)[query], axis=1)
-            nearest = np.argsort(distances, kind="stable").tolist()
+            nearest = np.argsort(np.linalg.norm(vectors - vector, axis=1), kind="stable").tolist()
             for method, results in (("search", hits), ("nearest latents", nearest)):
-                others = [window for window in results if kind == "class" or window != query]
-                found[method].append(actions[others[: max(RESULTS)]])
-        precisions[kind] = {
-            "queries": len(wanted),
-            "precision": {method: precision(results, wanted) for method, results in found.items()},
+                results = [window for window in results if window != left_out][: max(RESULTS)]
+                actions_of_results[method].append(actions[results])
+        query_actions = np.array([action for _, _, action, _ in of_kind])
+        relevant = [(actions == action).sum() - (left_out is not None) for _, _, action, left_out in of_kind]
+        metrics[kind] = {
+            "queries": len(of_kind),
+            "fewest_relevant": int(min(relevant)),
+            "precision": {method: precision(results, query_actions) for method, results in actions_of_results.items()},
         }
-    metrics = {"recordings": len(names), "classes": len(class_names), **precisions}
     folder = Path(arguments.output_dir)
     write_atomically(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     for kind in ("class", "example"):
@@ -127,33 +148,43 @@ def main(arguments: SearchEvaluationArguments) -> dict:
     return metrics
 
 
-def recording_of(file: str, names: set[str]) -> str:
+def recordings_of(files: list[str], names: set[str]) -> list[str]:
     """
-    The recording that a file holds: the longest name that the file name begins with, up to a character that goes on.
+    The recording of each file: the one whose name is the end of its path, without suffix and `ENDINGS`.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if a file is none of the recordings, or two files are the same one.
     """
-    stem = Path(file).stem
-    matches = [name for name in names if stem.startswith(name) and not stem[len(name) : len(name) + 1].isalnum()]
-    if not matches:
-        raise ValueError(f"{file} of the index is no test recording of the sentences: index test recordings only.")
-    return max(matches, key=len)
+    found = {}
+    for file in files:
+        path = Path(file).with_suffix("").as_posix()
+        stems = [path.removesuffix(ending) for ending in ENDINGS if path.endswith(ending)]
+        parts = [stem.split("/") for stem in stems]
+        ends = ["/".join(of_stem[-count:]) for of_stem in parts for count in range(len(of_stem), 0, -1)]
+        name = next((end for end in ends if end in names), None)
+        if name is None:
+            raise ValueError(f"{file} of the index is no test recording of the sentences: index test recordings only.")
+        if name in found:
+            raise ValueError(
+                f"{found[name]} and {file} of the index are the same recording, {name}: index one of them."
+            )
+        found[name] = file
+    return list(found)
 
 
-def precision(found: list["np.ndarray"], wanted: "np.ndarray") -> dict[int, float]:
+def precision(results: list["np.ndarray"], query_actions: "np.ndarray") -> dict[int, float]:
     """
-    The mean precision of queries, for each number of results in `RESULTS`.
+    The mean precision of queries at each number of results in `RESULTS`.
 
     Args:
-        found: the actions of the results of each query, the best first.
-        wanted: the action of each query.
+        results: the actions of the results of each query, the best first.
+        query_actions: the action of each query.
     """
     import numpy as np
 
     return {
         count: float(
-            np.mean([(results[:count] == action).mean() for results, action in zip(found, wanted, strict=True)])
+            np.mean([(of[:count] == action).sum() / count for of, action in zip(results, query_actions, strict=True)])
         )
         for count in RESULTS
     }

@@ -12,11 +12,12 @@ estimates the poses of each frame (`--pose`); a recogniser of long videos turns 
 a label is written as a line of JSON: `start` and `end` of the time to which it belongs, `label` and `probability`, and `known`,
 the seconds of video that had been read by then. The label is null if nobody is seen. Where the video is unlike the recordings
 that the model knows, `doubtful` is true. With `--per_person true`, each person is recognised alone: there is a line for each of
-them, with the number of their track as `person`. It runs until the video ends, the window is closed, or Ctrl-C.
+them, with the number of their track as `person`, and a label of null if they are not seen well enough. It runs until the video
+ends, the window is closed, or Ctrl-C.
 
 A label comes `--seconds` after the start of its time, when the last window that contains it ends. Computation, and the frames
 that pose estimation looks ahead, add to this delay. With the same `--seconds` and `--stride`, labels are
-those of `timeline.py` for the same file.
+those of `timeline.py` for the same file, which does not tell people apart.
 
 `--draw` writes a video, and `--window` opens a window, with the last label, and people with the numbers of their tracks and,
 with `--per_person true`, their own labels. A pose is drawn on its own frame. If frames come faster than they can be processed,
@@ -218,7 +219,7 @@ class View:
         self._layout, self._waiting = layout, deque()
 
     def tell(self, line: dict) -> None:
-        """Takes the next line of the output."""
+        """Takes the next line of the output, for the pictures that follow."""
         if "person" not in line:
             self.caption, self.labels = caption_of(line), {}
             return
@@ -257,6 +258,7 @@ class View:
             small = max(10, image.height // 30)
             for number, joints in zip(piece.body_ids.tolist(), piece.color_pixels[0], strict=True):
                 text = drawable(" ".join([str(number), *filter(None, [self.labels.get(number)])]))
+                text = shortened(text, image.width - small, small)
                 width, top = text_width(text, small), max(joints[:, 1].min() - 2 * small, 0)
                 left = max(min(joints[:, 0].mean() - width / 2, image.width - width), 0)
                 draw.rectangle((left - small / 4, top, left + width + small / 4, top + 5 * small / 4), fill="black")

@@ -100,6 +100,8 @@ class SkeletonStage:
             self._class_embeddings = class_name_embeddings(
                 arguments.llm_name_or_path, names, arguments.llm_revision, arguments.orthogonal_names
             )
+        elif arguments.orthogonal_names:
+            raise ValueError("orthogonal_names has no effect without alignment_weight: set both, or neither.")
 
     def examples(self, rows, seed: int):
         """The training examples: a window of each recording, which depends on the epoch (`start_epoch`)."""

@@ -82,6 +82,8 @@ class VideoStage:
             self._class_embeddings = class_name_embeddings(
                 arguments.llm_name_or_path, names, arguments.llm_revision, arguments.orthogonal_names
             )
+        elif arguments.orthogonal_names:
+            raise ValueError("orthogonal_names has no effect without alignment_weight: set both, or neither.")
 
     def examples(self, rows, seed: int):
         """The training examples; `seed` has no effect, since the versions of a video are fixed."""

@@ -18,6 +18,9 @@ TABLE_NAMES = (
     "tok_embeddings.weight",
 )
 
+# With orthogonal names, the last token of a name counts this share more than the first.
+LATER_WORDS = 0.01
+
 
 def load_word_embeddings(name_or_path: str, revision: str | None = None) -> torch.Tensor:
     """Embeddings of the words of a language model: {c_LLM} of LLM-AR, Eq. 7.
@@ -65,28 +68,41 @@ def class_name_embeddings(
     Args:
         name_or_path (`str`), revision (`str`, *optional*): the language model, as for [`load_word_embeddings`].
         class_names (`list[str]`): the names.
-        orthogonal (`bool`): whether names that share words are moved apart, see [`orthogonalize`].
+        orthogonal (`bool`): whether names that share words are moved apart, see [`orthogonalize`]. Later tokens then count
+            slightly more, so that names of the same words in another order differ.
 
     Returns:
         `torch.Tensor` of shape `(num_classes, width)`, float32.
+
+    Raises:
+        ValueError: if more names are to be orthogonal than the embeddings are wide.
     """
     words = load_word_embeddings(name_or_path, revision)
     tokenizer = language_model_tokenizer(name_or_path, revision)
     ids = [tokenizer(f" {name}", add_special_tokens=False)["input_ids"] for name in class_names]
-    embeddings = torch.stack([words[torch.tensor(name_ids)].mean(0) for name_ids in ids])
-    return orthogonalize(embeddings) if orthogonal else embeddings
+    if not orthogonal:
+        return torch.stack([words[torch.tensor(name_ids)].mean(0) for name_ids in ids])
+    if len(class_names) > words.shape[1]:
+        raise ValueError(
+            f"orthogonal_names: {len(class_names)} class names cannot be orthogonal in the {words.shape[1]} dimensions of "
+            f"{name_or_path}: leave it out."
+        )
+    ordered = []
+    for name_ids in ids:
+        weights = torch.linspace(1, 1 + LATER_WORDS, len(name_ids), dtype=torch.float64)
+        ordered.append(weights @ words[torch.tensor(name_ids)].double() / weights.sum())
+    return orthogonalize(torch.stack(ordered))
 
 
 def orthogonalize(vectors: torch.Tensor) -> torch.Tensor:
     """The orthonormal vectors that are nearest to the directions of vectors (Löwdin's symmetric orthogonalisation).
 
     The mean of the words of "sit to stand" is that of "stand to sit", and those of "draw circle clockwise" and "draw circle
-    counter clockwise" nearly are: nothing can be near one name and far from the other. Orthonormal names are equally far from
-    each other, and each is as near to its own words as the others allow.
+    counter clockwise" are nearly equal: nothing can be near one name and far from the other. Orthonormal names are equally far
+    from each other; of all orthonormal vectors, they have the smallest sum of squared distances to the names' directions.
 
     Args:
-        vectors (`torch.Tensor` of shape `(num_vectors, width)`): float32. With more vectors than `width`, the columns of the
-            result are orthonormal instead of the rows.
+        vectors (`torch.Tensor` of shape `(num_vectors, width)`): linearly independent, at most `width`.
 
     Returns:
         `torch.Tensor` of the same shape, float32.

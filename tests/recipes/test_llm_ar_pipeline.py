@@ -166,6 +166,11 @@ def test_denoising_reconstructs_what_was_recorded(recipes, tmp_path):
     assert json.loads((Path(sentences) / "record.json").read_text())["splits"]["test"]["codes_used"] > 4
 
 
+def test_orthogonal_names_need_semantic_alignment(recipes, tmp_path):
+    with pytest.raises(ValueError, match="orthogonal_names has no effect without alignment_weight"):
+        recipes.train_tokenizer(tmp_path / "tokenizer", arguments={"orthogonal_names": True})
+
+
 @pytest.mark.parametrize("skeleton", [{"max_frames": 32}, {"fps": None}])
 def test_motion_needs_frames_that_are_comparable(recipes, skeleton, tmp_path):
     with pytest.raises(ValueError, match="set length, or fps and no max_frames"):

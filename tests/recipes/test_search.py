@@ -586,22 +586,36 @@ def test_precision_of_a_search(tmp_path):
     )
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["example"]["queries"] == 12
     actions = np.array(labels)
+    centres = 2 * np.array([[0, 0], [1, 0], [0, 1]])  # of the training recordings
+    fidelity = np.square(np.sqrt(probabilities) @ np.sqrt(probabilities).T)
     for count in (1, 5, 10):
-        by_class = np.mean([actions[np.argsort(-row)][:count] == label for label, row in enumerate(probabilities.T)])
-        assert metrics["class"]["precision"]["search"][count] == pytest.approx(by_class)
-        of_examples = []
-        for query in range(len(labels)):
-            order = np.argsort(((latents - latents[query]) ** 2).sum(axis=1))
-            of_examples.append(actions[order[order != query]][:count] == actions[query])
-        assert metrics["example"]["precision"]["nearest latents"][count] == pytest.approx(np.mean(of_examples))
+        by_class = {
+            "search": [np.argsort(-probabilities[:, label]) for label in range(3)],
+            "nearest latents": [np.argsort(((latents - centre) ** 2).sum(axis=1)) for centre in centres],
+        }
+        by_example = {
+            "search": [np.argsort(-row) for row in fidelity],
+            "nearest latents": [np.argsort(((latents - row) ** 2).sum(axis=1)) for row in latents],
+        }
+        for method, orders in by_class.items():
+            expected = [(actions[order[:count]] == label).sum() / count for label, order in enumerate(orders)]
+            assert metrics["class"]["precision"][method][count] == pytest.approx(np.mean(expected))
+        for method, orders in by_example.items():
+            others = [order[order != query][:count] for query, order in enumerate(orders)]
+            expected = [(actions[order] == actions[query]).sum() / count for query, order in enumerate(others)]
+            assert metrics["example"]["precision"][method][count] == pytest.approx(np.mean(expected))
+    assert (metrics["class"]["fewest_relevant"], metrics["example"]["fewest_relevant"]) == (4, 3)
 
 
 def test_precision_needs_whole_test_recordings(tmp_path):
-    names = {"a1_s1_t1", "a1_s1_t10"}
-    assert evaluate_search.recording_of("/x/a1_s1_t1_skeleton.mat", names) == "a1_s1_t1"
-    assert evaluate_search.recording_of("/x/a1_s1_t10.mat", names) == "a1_s1_t10"
-    with pytest.raises(ValueError, match=r"a1_s1_t2\.mat of the index is no test recording"):
-        evaluate_search.recording_of("/x/a1_s1_t2.mat", names)
+    names = {"a1_s1_t1", "a1_s1_t10", "wave/001", "clip"}
+    files = ["/x/a1_s1_t1_skeleton.mat", "/x/a1_s1_t10.mat", "data/wave/001.npy"]
+    assert evaluate_search.recordings_of(files, names) == ["a1_s1_t1", "a1_s1_t10", "wave/001"]
+    for file in ("/x/a1_s1_t2.mat", "clip_2.npy", "throw/001.npy"):
+        with pytest.raises(ValueError, match=f"{file} of the index is no test recording"):
+            evaluate_search.recordings_of([file], names)
+    with pytest.raises(ValueError, match=r"a/clip\.npy and b/clip\.npy of the index are the same recording, clip"):
+        evaluate_search.recordings_of(["a/clip.npy", "b/clip.npy"], names)
     settings = {"class_names": NAMES[:3], "codes_per_word": 1, "seconds": 4.0}
     window = Window(0.0, 1.0, np.ones(3) / 3, [1])
     recording_index._write(tmp_path / "index", settings, [Recording("/x/s00.npy", [1, 1], [window])])
@@ -614,6 +628,8 @@ def test_precision_needs_whole_test_recordings(tmp_path):
     recording_index._write(
         tmp_path / "index", settings | {"seconds": None}, [Recording("/x/s00.npy", [1, 1], [window])]
     )
+    with pytest.raises(ValueError, match="expected more than 10 recordings, found 1"):
+        evaluate_search.main(arguments)
     write_sentences(tmp_path / "sentences", [0, 1, 2], None)
     with pytest.raises(ValueError, match="contains no latents"):
         evaluate_search.main(arguments)
