@@ -15,6 +15,7 @@ import yaml
 from fresh_python import python
 
 from action_llm_recipes.common import launching
+from action_llm_recipes.pipeline.stages import classes_of
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -120,6 +121,8 @@ def check(command: list[str]) -> None:
             deciding += words[words.index(name) :][:2]
     if "--config" in words:
         config = yaml.safe_load((ROOT / words[words.index("--config") + 1]).read_text())
+    if Path(program).stem == "run_line":
+        words = without_stage_settings(words)
     parser, required = parser_of(program, tuple(deciding))
     options = [word for word in words if re.match(r"--[a-z]", word)]
     unknown = [option for option in options if option.partition("=")[0] not in parser._option_string_actions]
@@ -128,6 +131,19 @@ def check(command: list[str]) -> None:
     missing = [option for name, option in required.items() if option not in options and name not in config]
     assert "…" in command or not missing, f"{program} needs {missing}"
     assert set(parser.parse_known_args(words)[1]) <= {"…"}
+
+
+def without_stage_settings(words: list[str]) -> list[str]:
+    """The words of a command of run_line.py without `--STAGE.SETTING VALUE …`, whose settings must be those of the stage."""
+    kept, is_setting = [], False
+    for word in words:
+        if re.match(r"--[a-z]", word):
+            stage, dot, setting = word.removeprefix("--").partition(".")
+            is_setting = bool(dot)
+            assert not is_setting or setting in launching.option_names(classes_of(stage, {})), word
+        if not is_setting:
+            kept.append(word)
+    return kept
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
