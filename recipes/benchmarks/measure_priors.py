@@ -14,11 +14,11 @@ with one of them, or with all. All rows see the same recordings in the same orde
 import copy
 import dataclasses
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 
 from action_llm_recipes.common.data_arguments import DataArguments, held_out_rows, without_held_out
 from action_llm_recipes.common.launching import launch
 from action_llm_recipes.stages.skeleton_stage import ActionVQVAEArguments, SkeletonArguments
+from action_llm_recipes.train_tokenizer import TokenizerArguments
 
 # Tokens do not change if codes are four times as long and the curvature is a sixteenth.
 LONG = {"latent_scale": 4.0, "curvature": 0.0625}
@@ -84,7 +84,7 @@ def main(arguments: PriorArguments, data: DataArguments, model_arguments, readin
 
     dataset = data.load("skeletons")
     rows = without_held_out(dataset["train"], hold_out=True)
-    settings = SimpleNamespace(augment=True, denoise=False, **vars(arguments))
+    settings = TokenizerArguments(arguments.llm_name_or_path, arguments.llm_revision, window=arguments.window)
     stage = SkeletonStage(settings, data, rows, dataclasses.replace(model_arguments, **WITHOUT), reading)
     words = load_word_embeddings(arguments.llm_name_or_path, arguments.llm_revision)
     windows = windows_of(stage, rows, arguments.epochs)
