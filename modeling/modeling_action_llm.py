@@ -544,6 +544,13 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
 
         return timeline(self, processor, recording, **settings)
 
+    def timeline_per_person(self, processor, recording, **settings) -> "dict[int, Timeline]":
+        """Like [`timeline`], for each person of a recording of skeletons, or of a video by its poses: the timelines by the
+        numbers of their tracks; see [`~timelines.timeline_per_person`]."""
+        from .timelines import timeline_per_person
+
+        return timeline_per_person(self, processor, recording, **settings)
+
     def stream_timeline(self, processor, recording, **settings) -> "Iterator[Step]":
         """Like [`timeline`], but yields the steps of the timeline while the recording is read; see
         [`~timelines.stream_timeline`] for its delay. Memory does not grow with the recording."""

@@ -78,31 +78,56 @@ def join_frames(pieces: Sequence[SkeletonRecording], first: int, last: int) -> S
     return SkeletonRecording(body_ids=np.array(list(ids), np.int64), **about, **joined)
 
 
-def people_of(recording: SkeletonRecording | Mapping[str, Any], cleaning: Cleaning) -> Iterator[Person]:
-    """Yields the people of a recording, in order of first appearance.
+def each_body(recording: SkeletonRecording) -> dict[int, SkeletonRecording]:
+    """The bodies of a recording, each alone in all of its frames, by their ids."""
+    alone = {}
+    for place, body_id in enumerate(recording.body_ids.tolist()):
+        arrays = {name: values[:, place : place + 1] for name, values in _arrays_of_bodies(recording).items()}
+        alone[body_id] = replace(recording, body_ids=recording.body_ids[place : place + 1], **arrays)
+    return alone
+
+
+def join_bodies(recording: SkeletonRecording, cleaning: Cleaning) -> SkeletonRecording:
+    """A recording with a body for each person, in order of first appearance.
 
     Bodies are assigned to people as for the features (`skeleton_bodies.select_actors`), but nobody is left out for somebody who
-    moves more.
+    moves more. The id of a person is that of their first body.
+
+    Args:
+        recording: From `SkeletonFeatureExtractor.read`, see `as_recording`.
+        cleaning: The settings of that feature extractor.
+    """
+    cleaning = replace(cleaning, num_persons=MAX_BODIES, clean=cleaning.clean and not recording.cleaned)
+    valid = valid_joints(recording.keypoints, recording.present)
+    actors, _ = select_actors(recording.keypoints.astype(np.float64), valid, cleaning)
+    is_seen = actors >= 0
+    order = np.argsort(is_seen.argmax(axis=0), kind="stable")
+    actors, is_seen = actors[:, order], is_seen[:, order]
+    first_bodies = actors[is_seen.argmax(axis=0), np.arange(len(order))]
+    frames = np.arange(len(actors))[:, None]
+    arrays = {
+        name: np.where(is_seen.reshape(*is_seen.shape, *[1] * (values.ndim - 2)), values[frames, actors], 0)
+        for name, values in _arrays_of_bodies(recording).items()
+    }
+    return replace(recording, body_ids=recording.body_ids[first_bodies], **arrays | {"present": is_seen})
+
+
+def people_of(recording: SkeletonRecording | Mapping[str, Any], cleaning: Cleaning) -> Iterator[Person]:
+    """Yields the people of a recording, see `join_bodies`.
 
     Args:
         recording: From `SkeletonFeatureExtractor.read`.
         cleaning: The settings of that feature extractor.
     """
-    recording = as_recording(recording)
-    cleaning = replace(cleaning, num_persons=MAX_BODIES, clean=cleaning.clean and not recording.cleaned)
-    valid = valid_joints(recording.keypoints, recording.present)
-    actors, _ = select_actors(recording.keypoints.astype(np.float64), valid, cleaning)
-    frame = np.arange(len(actors))
-    for actor in sorted(actors.T, key=lambda actor: int((actor >= 0).argmax())):
-        (seen,) = (actor >= 0).nonzero()
-        first_body = int(recording.body_ids[actor[seen[0]]])
-        arrays = {
-            name: np.where((actor >= 0).reshape(-1, *[1] * (values.ndim - 2)), values[frame, actor], 0)[:, None]
-            for name in ("keypoints", "scores", "tracking_state", "depth_pixels", "color_pixels")
-            if (values := getattr(recording, name)) is not None
-        }
-        alone = replace(recording, present=(actor >= 0)[:, None], body_ids=np.array([first_body]), **arrays)
-        yield Person(first_body, float(seen[0] / recording.fps), float((seen[-1] + 1) / recording.fps), alone)
+    for number, alone in each_body(join_bodies(as_recording(recording), cleaning)).items():
+        (seen,) = alone.present[:, 0].nonzero()
+        yield Person(number, float(seen[0] / alone.fps), float((seen[-1] + 1) / alone.fps), alone)
 
 
-__all__ = ["Person", "as_recording", "join_frames", "people_of"]
+def _arrays_of_bodies(recording: SkeletonRecording) -> dict[str, np.ndarray]:
+    """The arrays of a recording, (T, P, …), by their names; those that it lacks are left out."""
+    names = ("keypoints", "present", "scores", "tracking_state", "depth_pixels", "color_pixels")
+    return {name: values for name in names if (values := getattr(recording, name)) is not None}
+
+
+__all__ = ["Person", "as_recording", "each_body", "join_bodies", "join_frames", "people_of"]

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from .class_names import check_class_names, must_list_classes
 from .feature_extraction_skeleton import TooFewJointsError
 from .modeling_vtem import VisualEvent
 from .pose_estimators import PoseEstimator, load_pose_estimator
-from .recording_parts import as_recording
+from .recording_parts import as_recording, each_body, join_bodies
 from .skeleton_bodies import valid_joints
 from .skeleton_files import SkeletonRecording
 from .sliding_windows import SLACK, EventBlock, Window, check_window, windows_of_events, windows_of_frames
@@ -69,7 +69,7 @@ class Step(NamedTuple):
 @dataclass
 class Timeline:
     """
-    Class probabilities along a recording.
+    Class probabilities along a recording, or along the part of it in which a person is seen.
 
     Attributes:
         class_names: names of the classes.
@@ -117,7 +117,7 @@ class Timeline:
         Args:
             nothing: class of the time without an action, which is left out.
         """
-        length = f"{self.ends[-1]:.1f} s"
+        length = f"{self.ends[-1] - self.starts[0]:.1f} s"
         actions = [span for span in self.spans() if span.label != nothing]
         if not actions:
             return f"No action in {length}."
@@ -223,8 +223,8 @@ def stream_timeline(
             videos; by default the first whose weights are on this machine.
         mirrored (`bool`, defaults to `False`): whether the video that a model of skeletons reads is a mirror image.
         per_person (`bool`, defaults to `False`): whether a model of skeletons recognises each body alone: there is a step for
-            each that is seen in its time, in the order of their numbers, or one without a person. Bodies are taken as they were
-            tracked; those that a sensor takes for different people are not joined, as the pipeline does with whole recordings.
+            each that is seen in its time, in the order of their numbers, or one without a person. Bodies that a sensor took
+            for different people are joined in a whole recording ([`~recording_parts.join_bodies`]), not in pieces or a video.
 
     Raises:
         ValueError: if the model cannot read long recordings, or a setting is out of range.
@@ -262,8 +262,53 @@ def timeline(
 
     parts = noted(_read(model, processor, recording, fps, pose, mirrored))
     steps = list(_steps(model, processor, parts, seconds, stride, names, batch_size))
+    return _timeline_of(steps, names or processor.class_names, events)
+
+
+def timeline_per_person(
+    model,
+    processor,
+    recording,
+    seconds: float = 4.0,
+    stride: float = 1.0,
+    class_names: Sequence[str] | None = None,
+    batch_size: int = 8,
+    fps: float | None = None,
+    pose: str | PoseEstimator | None = None,
+    mirrored: bool = False,
+) -> dict[int, Timeline]:
+    """
+    Recognises which actions each person of a long recording of skeletons does, and when. The timelines have the steps of
+    [`stream_timeline`] with `per_person`, which also describes the arguments and errors.
+
+    Returns:
+        `dict[int, Timeline]`: number of a person's track → their timeline, in order of first appearance; empty if nobody is
+        seen. It begins with the first step in which the person is seen, and ends with the last; its steps in between in which
+        they are not seen have NaN.
+    """
+    names = _check(model, processor, seconds, stride, class_names, batch_size)
+    parts = _read(model, processor, recording, fps, pose, mirrored, per_person=True)
+    nobody = np.full(len(names or processor.class_names), np.nan)
+    steps_without: list[Step] = []
+    people: dict[int, dict[int, Step]] = {}  # the steps of each person by their place in the recording
+    for step in _steps(model, processor, parts, seconds, stride, names, batch_size, per_person=True):
+        if not steps_without or steps_without[-1].start < step.start:
+            steps_without.append(step._replace(probabilities=nobody, is_doubtful=False))
+        if step.person is not None:
+            people.setdefault(step.person, {})[len(steps_without) - 1] = step
+    return {
+        person: _timeline_of(
+            [own.get(place, steps_without[place]) for place in range(min(own), max(own) + 1)],
+            names or processor.class_names,
+            [],
+        )
+        for person, own in people.items()
+    }
+
+
+def _timeline_of(steps: Sequence[Step], class_names: list[str], events: list[VisualEvent]) -> Timeline:
     starts, ends, probabilities, known, is_doubtful, _ = (np.array(values) for values in zip(*steps, strict=True))
-    return Timeline(names or processor.class_names, starts, ends, probabilities, known, events, is_doubtful)
+    return Timeline(class_names, starts, ends, probabilities, known, events, is_doubtful)
 
 
 def _check(model, processor, seconds, stride, class_names, batch_size) -> list[str] | None:
@@ -293,7 +338,8 @@ def _read(
     if is_video(recording):
         estimator = load_pose_estimator(pose) if pose is None or isinstance(pose, str) else pose
         return estimator.stream(recording, fps=fps, mirrored=mirrored)
-    return iter([as_recording(extractor.read(recording, fps=fps))])
+    whole = as_recording(extractor.read(recording, fps=fps))
+    return iter([join_bodies(whole, extractor.cleaning) if per_person else whole])
 
 
 def _steps(
@@ -333,7 +379,10 @@ def _steps(
 
     number, window, shown = 0, None, {}
     while batch := list(itertools.islice(windows, batch_size)):
-        contents = [_people(window.content) if per_person else {None: window.content} for window in batch]
+        contents = [
+            dict(sorted(each_body(window.content).items())) if per_person else {None: window.content}
+            for window in batch
+        ]
         to_score = [content for shown in contents for content in shown.values()]
         scores = (score(to_score[first : first + batch_size]) for first in range(0, len(to_score), batch_size))
         results = itertools.chain.from_iterable(scores)
@@ -359,20 +408,6 @@ class _Scored(NamedTuple):
 
     probabilities: np.ndarray
     token_distance: float
-
-
-def _people(recording: SkeletonRecording) -> dict[int, SkeletonRecording]:
-    """The bodies of a recording, each alone, by the numbers of their tracks."""
-    people = {}
-    for place in np.argsort(recording.body_ids, kind="stable").tolist():
-        arrays = {
-            name: values[:, place : place + 1]
-            for name in ("keypoints", "present", "scores", "tracking_state", "depth_pixels", "color_pixels")
-            if (values := getattr(recording, name)) is not None
-        }
-        ids = recording.body_ids[place : place + 1]
-        people[int(ids[0])] = replace(recording, body_ids=ids, **arrays)
-    return people
 
 
 def _shows_somebody(content, window_start: float, start: float, end: float) -> bool:
@@ -452,4 +487,5 @@ __all__ = [
     "stream_events",
     "stream_timeline",
     "timeline",
+    "timeline_per_person",
 ]

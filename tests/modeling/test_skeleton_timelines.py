@@ -49,6 +49,27 @@ def test_each_person_has_the_steps_of_a_recording_without_the_others(recogniser,
             np.testing.assert_allclose(step.probabilities, other.probabilities, atol=1e-6)
 
 
+def test_each_person_has_a_timeline_while_they_are_seen(recogniser):
+    """Person 3 leaves the picture for two seconds and comes back under another id."""
+    model, processor = recogniser
+    settings = {"seconds": 1.0, "stride": 1.0}
+    empty = (0, np.zeros((180, 25, 3), np.float32))
+    parts = {3: (30, person(30)), 7: (45, person(45, seed=1, place=(1.5, 0, 3))), 8: (120, person(30))}
+    scene = replace(recording([empty, *parts.values()]), body_ids=np.array([1, *parts]))
+    timelines = model.timeline_per_person(processor, scene, **settings)
+    times = {number: (timeline.starts[0], timeline.ends[-1]) for number, timeline in timelines.items()}
+    assert times == {3: (1.0, 5.0), 7: (1.0, 3.0)}
+    assert (timelines[3].best() < 0).tolist() == [False, True, True, False]
+    assert timelines[3].caption().startswith("2 actions in 4.0 s: ")
+    steps = list(model.stream_timeline(processor, scene, **settings, per_person=True))
+    for number, timeline in timelines.items():
+        own = {step.start: step.probabilities for step in steps if step.person == number}
+        for start, probabilities in zip(timeline.starts, timeline.probabilities, strict=True):
+            expected = own.get(start, np.full(len(CLASS_NAMES), np.nan))
+            np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+    assert model.timeline_per_person(processor, recording([empty]), **settings) == {}
+
+
 def test_time_without_anybody_is_a_step_of_nobody(recogniser):
     model, processor = recogniser
     scene = recording([(0, np.zeros((120, 25, 3), np.float32)), (60, person(30))])
