@@ -6,7 +6,7 @@ python recipes/timeline.py --model runs/long/sft/model --recordings LONG/P003_V0
 python recipes/timeline.py --model runs/long/sft/model --recordings LONG/P003_V*.mp4 --truth LONG/timeline.csv \\
     --output_dir runs/long/timelines
 python recipes/timeline.py --model runs/mine/sft/model --recordings afternoon.npz morning.mp4 --pose mediapipe \\
-    --output_dir runs/mine/timelines
+    --per_person true --output_dir runs/mine/timelines
 ```
 
 A recogniser of long videos (VT-LVLM-AR) reads each video once, as a stream of events, and classifies a window that slides over
@@ -14,6 +14,10 @@ the events. A recogniser of skeletons classifies a window that slides over the f
 estimated first. The recipe writes, for each recording, the actions with their times (`NAME.csv`), the probability of every
 class in every step, and the events of a video with token, start, end and place in the frame (`NAME.json`), and a picture
 (`NAME.png`). `live.py` gives the same labels while a recording is filmed.
+
+With `--per_person true`, a recogniser of skeletons recognises each person alone. The table has the number of their track as
+`person`, the JSON file a timeline for each of the `people`, from the first to the last step in which they are seen, and the
+picture a row for each. People of whom too few joints are seen are left out.
 
 With `--truth`, `metrics.json` has the share of time that is labelled correctly; the F1 score of actions at overlaps of 10, 25
 and 50 %; their mean average precision at overlaps of 30 to 70 % (ranked by mean probability); that of the starts of actions at
@@ -74,9 +78,14 @@ class TimelineArguments:
     mirrored: bool = field(
         default=False, metadata={"help": "whether the videos that a recogniser of skeletons reads are mirror images"}
     )
+    per_person: bool = field(
+        default=False, metadata={"help": "whether a recogniser of skeletons recognises each person alone"}
+    )
 
     def __post_init__(self):
         check_recogniser(self.model)
+        if self.per_person and self.truth is not None:
+            raise ValueError("--truth does not say who does an action: leave out --per_person to score the timelines.")
 
 
 ARGUMENTS = (TimelineArguments,)
@@ -117,7 +126,9 @@ def main(arguments: TimelineArguments) -> dict | None:
     if truth is not None:
         check_not_trained_on(arguments, record, paths)
     model, processor = load(arguments, truth or {})
-    settings = {name: getattr(arguments, name) for name in ("seconds", "stride", "nothing", "pose", "mirrored")}
+    settings = {
+        name: getattr(arguments, name) for name in ("seconds", "stride", "nothing", "pose", "mirrored", "per_person")
+    }
     pose = arguments.pose
     if model.config.action_config.model_type != "vtem" and any(map(is_video, paths)):
         pose = load_pose_estimator(pose)  # once for all videos
@@ -126,27 +137,31 @@ def main(arguments: TimelineArguments) -> dict | None:
     for path in progress(paths, "timelines", "recordings"):
         windows = {name: getattr(arguments, name) for name in ("seconds", "stride", "batch_size")}
         try:
-            timeline = model.timeline(processor, path, pose=pose, mirrored=arguments.mirrored, **windows)
+            read = model.timeline_per_person if arguments.per_person else model.timeline
+            timelines = read(processor, path, pose=pose, mirrored=arguments.mirrored, **windows)
         except (VideoFileError, SkeletonFileError, SkeletonInputError, OSError) as error:
             skipped.append({"file": str(path), "reason": str(error)})
             if truth is not None:
                 score.add_missed(truth[path])
             continue
+        timelines = timelines if arguments.per_person else {None: timelines}  # None is everybody
         expected = None if truth is None else truth[path]
         if expected is not None:
-            score.add(timeline, expected)
-        if not timeline.spans():
-            reason = f"{path.name}: expected people, found nobody in {timeline.ends[-1]:.1f} s"
-            skipped.append({"file": str(path), "reason": reason})
+            score.add(timelines[None], expected)
+        timelines = {person: timeline for person, timeline in timelines.items() if timeline.spans()}
+        if not timelines:
+            skipped.append({"file": str(path), "reason": f"{path.name}: expected people, found nobody"})
             continue
-        write(timeline, run.path, path, expected, arguments.nothing)
-        logger.info("%s: %s", path.name, timeline.caption(arguments.nothing))
-        if timeline.is_doubtful.mean() >= 0.5:
-            logger.warning(
-                "%s: %.0f %% of it is unlike the recordings that the model knows, so its labels are unreliable",
-                path,
-                100 * timeline.is_doubtful.mean(),
-            )
+        write(timelines, run.path, path, expected, arguments.nothing)
+        for person, timeline in timelines.items():
+            who = path.name if person is None else f"{path.name}, person {person}"
+            logger.info("%s: %s", who, timeline.caption(arguments.nothing))
+            if timeline.is_doubtful.mean() >= 0.5:
+                logger.warning(
+                    "%s: %.0f %% of it is unlike the recordings that the model knows, so its labels are unreliable",
+                    who,
+                    100 * timeline.is_doubtful.mean(),
+                )
     write_atomically(run.path / "skipped.json", json.dumps(skipped, indent=2, ensure_ascii=False) + "\n")
     if skipped:
         logger.warning(
@@ -241,42 +256,57 @@ def _identity(arguments: TimelineArguments, paths: list[Path], truth: dict | Non
     }
 
 
-def write(timeline, folder: Path, recording: Path, expected: list | None, nothing: str):
+def write(timelines: dict, folder: Path, recording: Path, expected: list | None, nothing: str):
     """
-    Writes the timeline of a recording as a table, as JSON and as a picture.
+    Writes the timelines of a recording as a table, as JSON and as a picture.
 
     Args:
-        timeline: of the recording.
+        timelines: of each person, by the numbers of their tracks; or that of the recording, by None.
         folder: for the files.
         recording: path of the recording.
         expected: true actions in the recording, or None if unknown.
         nothing: class of windows without an action.
     """
     from action_llm_datasets.atomic_files import write_atomically
-    from action_llm_datasets.timelines import Segment, write_timeline
-    from action_llm_recipes.metrics.plots import plot_timeline
+    from action_llm_recipes.common.csv_tables import to_csv
+    from action_llm_recipes.metrics.plots import plot_people, plot_timeline
 
+    of_people = None not in timelines
+    people = [
+        ({"person": person} if of_people else {}) | described(timeline, nothing)
+        for person, timeline in timelines.items()
+    ]
+    columns = ("file_name", *(["person"] if of_people else []), "start", "end", "label")
+    actions = ((of_person, span) for of_person in people for span in of_person["spans"] if span["label"] != nothing)
+    rows = ({"file_name": recording.name} | of_person | span for of_person, span in actions)
+    table = ({column: row[column] for column in columns} for row in rows)
+    write_atomically(folder / f"{recording.stem}.csv", to_csv(table, columns))
+    about = {"recording": recording.name, "class_names": next(iter(timelines.values())).class_names}
+    content = about | ({"people": people} if of_people else people[0])
+    write_atomically(folder / f"{recording.stem}.json", json.dumps(content, ensure_ascii=False) + "\n")
+    picture = folder / f"{recording.stem}.png"
+    if of_people:
+        plot_people(timelines, picture, nothing, recording.name)
+    else:
+        plot_timeline(timelines[None], picture, expected, nothing, recording.name)
+
+
+def described(timeline, nothing: str) -> dict:
+    """A timeline as JSON."""
     spans = [span._replace(start=round(span.start, 3), end=round(span.end, 3)) for span in timeline.spans()]
-    actions = [Segment(span.start, span.end, span.label) for span in spans if span.label != nothing]
-    write_timeline(folder / f"{recording.stem}.csv", {recording.name: actions})
-    is_seen = timeline.best() >= 0
-    content = {
-        "recording": recording.name,
+    return {
         "caption": timeline.caption(nothing),
         "spans": [span._asdict() for span in spans],
-        "class_names": timeline.class_names,
         "starts": timeline.starts.tolist(),
         "known": timeline.known.tolist(),
         "probabilities": [
-            row.tolist() if seen else None
-            for row, seen in zip(timeline.probabilities.round(6), is_seen.tolist(), strict=True)
+            row.tolist() if is_seen else None
+            for row, is_seen in zip(timeline.probabilities.round(6), (timeline.best() >= 0).tolist(), strict=True)
         ],
         "events": [
             [event.action_id, round(event.start, 3), round(event.end, 3), event.place] for event in timeline.events
         ],
     }
-    write_atomically(folder / f"{recording.stem}.json", json.dumps(content, ensure_ascii=False) + "\n")
-    plot_timeline(timeline, folder / f"{recording.stem}.png", expected, nothing, recording.name)
 
 
 class TimelineScore:

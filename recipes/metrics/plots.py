@@ -593,7 +593,7 @@ def plot_timeline(
             if segment.label in names and names.index(segment.label) in shown:
                 row = shown.index(names.index(segment.label))
                 box = ((segment.start / unit, row - 0.42), (segment.end - segment.start) / unit, 0.84)
-                top.add_patch(_box(*box))
+                top.add_patch(_box(*box, fill=False, edgecolor=SECOND, linewidth=1.4))
         best = timeline.best()
         for row, index in enumerate(shown):
             for step in np.flatnonzero(best == index):
@@ -618,7 +618,58 @@ def plot_timeline(
         panels[-1].set_xlabel(name)
 
 
-def _box(corner: tuple[float, float], width: float, height: float):
+def plot_people(people: dict, path: str | os.PathLike, nothing: str = "", title: str = "", rows: int = 12):
+    """Draws which action each person of a recording does, in a row per person.
+
+    Args:
+        people: a `Timeline` of `action_llm.timelines` by the number of each person.
+        path: PNG file to write.
+        nothing: the class that means that no action happens.
+        title: title of the figure.
+        rows: maximum number of people: those who are seen longest.
+    """
+    from matplotlib.patches import Patch
+
+    from action_llm.token_lexicon import token_color
+    from action_llm_datasets.fonts import drawable, text_width
+
+    spans = {person: timeline.spans() for person, timeline in people.items()}
+    longest = sorted(spans, key=lambda person: -sum(span.end - span.start for span in spans[person]))[:rows]
+    shown = [person for person in spans if person in longest]
+    end = max(float(timeline.ends[-1]) for timeline in people.values())
+    unit, name = (60, "minutes") if end > 300 else (1, "seconds")
+    names = next(iter(people.values())).class_names
+    unnamed = {}  # the classes whose names fit in none of their spans
+    with _figure(path, (10, 1.7 + 0.34 * len(shown))) as figure:
+        axes = figure.subplots()
+        for row, person in enumerate(shown):
+            for span in spans[person]:
+                colour = FAINT if span.label == nothing else token_color(names.index(span.label))
+                hatch = "////" if span.is_doubtful else None
+                box = (span.start / unit, row - 0.4), (span.end - span.start) / unit, 0.8
+                axes.add_patch(_box(*box, facecolor=colour, edgecolor="white", hatch=hatch, linewidth=1))
+                label, room = _short(span.label), 8.4 * figure.dpi * (span.end - span.start) / end
+                texts = (f"{label} {span.probability:.0%}", label)
+                # Matplotlib's font is a fifth wider than Pillow's; 17 pixels are 8 points.
+                text = next((text for text in texts if 1.2 * text_width(drawable(text), 17) <= room), None)
+                if text is None:
+                    unnamed.setdefault(span.label, Patch(facecolor=colour, label=label))
+                else:
+                    unnamed[span.label] = None
+                    axes.text((span.start + span.end) / 2 / unit, row, text, ha="center", va="center", fontsize=8)
+        axes.set_yticks(range(len(shown)), [f"person {person}" for person in shown], fontsize=8)
+        axes.set(ylim=(len(shown) - 0.5, -0.5), xlim=(0, end / unit), xlabel=name)
+        axes.tick_params(axis="y", length=0)
+        axes.set_title(title or "Actions of each person", pad=18)  # leaves a line for the note
+        others = f"; {len(people) - len(shown)} others are seen for a shorter time" if len(people) > len(shown) else ""
+        doubtful = any(span.is_doubtful for person in shown for span in spans[person])
+        note = f"the most likely class and its probability{'; hatched: unlike the training recordings' * doubtful}{others}"
+        axes.text(0, 1.02, note, transform=axes.transAxes, ha="left", va="bottom", fontsize=8)
+        if keys := [patch for patch in unnamed.values() if patch is not None]:
+            figure.legend(handles=keys, loc="outside lower left", ncols=4, fontsize=8)
+
+
+def _box(corner: tuple[float, float], width: float, height: float, **style):
     from matplotlib.patches import Rectangle
 
-    return Rectangle(corner, width, height, fill=False, edgecolor=SECOND, linewidth=1.4)
+    return Rectangle(corner, width, height, **style)

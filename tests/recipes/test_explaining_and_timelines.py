@@ -1,5 +1,6 @@
 """Settings of `explain_actions.py` and `timeline.py` that are wrong or without effect are refused before anything is read."""
 
+import csv
 import json
 
 import numpy as np
@@ -56,7 +57,7 @@ def test_timelines_of_skeletons_are_written_and_scored(
     assert "names no action of nobody.npy" in caplog.text
     assert 1.5 < metrics["label_delay_seconds"] <= 2.0  # that of a window, and less at the end
     (skipped,) = json.loads((tmp_path / "timelines" / "skipped.json").read_text())
-    assert skipped["reason"] == "nobody.npy: expected people, found nobody in 1.0 s"
+    assert skipped["reason"] == "nobody.npy: expected people, found nobody"
     content = json.loads((tmp_path / "timelines" / "long.json").read_text())
     # Scored again, from the file: every step has a label, and every moment an action.
     step_ends = [*content["starts"][1:], ends[-1]]
@@ -66,6 +67,23 @@ def test_timelines_of_skeletons_are_written_and_scored(
     assert content["caption"].startswith(f"{metrics['actions_found']} action")
     assert content["events"] == [] and content["known"][0] == 2.0 and content["known"][-1] == pytest.approx(ends[-1])
     assert (tmp_path / "timelines" / "long.png").stat().st_size > 5000
+    # The same person, and another one who comes later.
+    alone = np.concatenate(clips)[:90]
+    later = np.where(np.arange(90)[:, None, None] < 45, 0, clips[-1][np.arange(90) % len(clips[-1])] + [2, 0, 0])
+    people = np.stack([alone, later], axis=1).astype(np.float32)
+    np.savez(tmp_path / "two.npz", keypoints=people, body_ids=np.array([4, 9]))
+    settings |= {"output_dir": str(tmp_path / "people"), "recordings": [str(tmp_path / "two.npz")]}
+    recipe.main(recipe.TimelineArguments(per_person=True, **settings))
+    content = json.loads((tmp_path / "people" / "two.json").read_text())
+    assert [of["person"] for of in content["people"]] == [4, 9]
+    assert [of["starts"][0] for of in content["people"]] == [0.0, 1.5]
+    rows = list(csv.DictReader((tmp_path / "people" / "two.csv").read_text().splitlines()))
+    assert [(row["person"], float(row["start"]), row["label"]) for row in rows] == [
+        (str(of["person"]), span["start"], span["label"]) for of in content["people"] for span in of["spans"]
+    ]
+    assert (tmp_path / "people" / "two.png").stat().st_size > 5000
+    with pytest.raises(ValueError, match="leave out --per_person"):
+        recipe.TimelineArguments(per_person=True, truth=str(tmp_path / "truth.csv"), **settings)
     with pytest.raises(ValueError, match=r"metrics\.mp4: its timeline would overwrite metrics\.json of the run"):
         recipe.main(recipe.TimelineArguments(**settings | {"recordings": [str(tmp_path / "metrics.mp4")]}))
     with pytest.raises(ValueError, match="is not a recogniser but a model of the type action_vqvae"):

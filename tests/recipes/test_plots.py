@@ -23,6 +23,7 @@ from action_llm_recipes.metrics.plots import (
     plot_action_sentence,
     plot_class_accuracy,
     plot_confusion_matrix,
+    plot_people,
     plot_reliability,
     plot_risk_coverage,
     plot_sentence_lengths,
@@ -170,6 +171,34 @@ def test_no_title_and_no_name_runs_out_of_its_picture(predictions, tmp_path, mon
         next(box for text, box in figures[2].boxes if word in text.get_text()) for word in ("blue:", "VIDEO")
     )
     assert not note.overlaps(title)
+
+
+def test_each_person_has_a_row_in_which_names_do_not_meet(tmp_path, monkeypatch):
+    """Names without room in any span are in the legend."""
+    figures = drawn(monkeypatch)
+    names, chances = (
+        ["wave", "clapping", LONG],
+        np.array([[0.8, 0.1, 0.1]] * 6 + [[0.1, 0.1, 0.8]] * 2 + [[np.nan] * 3]),
+    )
+    starts, doubts = np.arange(9.0), np.arange(9) == 0
+    chances[0] = [0.2, 0.7, 0.1]
+    people = {
+        number: Timeline(names, starts + number, starts + number + 1, chances, starts, [], doubts)
+        for number in range(14)
+    }
+    plot_people(people, tmp_path / "people.png", "clapping", title="VIDEO_" * 30)
+    (figure,) = figures
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [f"person {number}" for number in range(12)]
+    spans = [(patch.get_x(), round(patch.get_y()), patch.get_width()) for patch in axes.patches]
+    assert spans == [(row + start, row, width) for row in range(12) for start, width in ((0, 1), (1, 5), (6, 2))]
+    of_spans = [(text.get_text(), box) for text, box in figure.boxes if text in axes.texts[:-1]]
+    assert of_spans and {text for text, _ in of_spans} <= {"wave", "wave 80%"}
+    for (_, one), (_, other) in itertools.combinations(of_spans, 2):
+        assert not one.overlaps(other)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["clapping", LONG[:39].rstrip() + "…"]
+    (note,) = (text.get_text() for text in axes.texts if "probability" in text.get_text())
+    assert "hatched: unlike the training recordings; 2 others" in note
 
 
 def test_names_of_other_scripts_are_no_boxes(predictions, tmp_path, recwarn):
