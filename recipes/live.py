@@ -16,8 +16,8 @@ them, with the number of their track as `person`, and a label of null if they ar
 ends, the window is closed, or Ctrl-C.
 
 A label comes `--seconds` after the start of its time, when the last window that contains it ends. Computation, and the frames
-that pose estimation looks ahead, add to this delay. With the same `--seconds` and `--stride`, labels are
-those of `timeline.py` for the same file; `timeline.py` does not tell people apart.
+that pose estimation looks ahead, add to this delay. With the same `--seconds` and `--stride`, labels are those of `timeline.py`
+for the same file.
 
 `--draw` writes a video, and `--window` opens a window, with the last label, and people with the numbers of their tracks and,
 with `--per_person true`, their own labels. A pose is drawn on its own frame. If frames come faster than they can be processed,
