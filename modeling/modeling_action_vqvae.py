@@ -389,7 +389,8 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
                 What the decoder is to reconstruct: with `input_features` of an augmented recording, those of the original, so
                 that tokens do not tell views and errors apart.
             labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*):
-                Class of each recording, for the semantic alignment loss.
+                Class of each recording, for the semantic alignment loss; or the share of each class in blended recordings, a
+                `torch.FloatTensor` of shape `(batch_size, num_classes)`.
             class_embeddings (`torch.Tensor` of shape `(num_classes, codebook_dim)`, *optional*):
                 Text embeddings of the class names, for the semantic alignment loss; they get no gradient.
         """

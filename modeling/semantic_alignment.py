@@ -12,7 +12,8 @@ def alignment_loss(
 
     Args:
         recordings (`torch.Tensor` of shape `(batch_size, dim)`): mean token of each recording.
-        labels (`torch.LongTensor` of shape `(batch_size,)`): class of each recording.
+        labels (`torch.LongTensor` of shape `(batch_size,)`, or `torch.FloatTensor` of shape `(batch_size, num_classes)`): class
+            of each recording, or the share of each class in a blended one; shares sum to 1.
         class_embeddings (`torch.Tensor` of shape `(num_classes, dim)`): text embeddings of the class names; get no gradient.
         temperature (`float`): divides the similarities.
 
@@ -23,7 +24,11 @@ def alignment_loss(
         raise ValueError(
             f"`class_embeddings` must be as wide as the codes, {recordings.shape[-1]}, got {class_embeddings.shape[-1]}."
         )
-    classes, targets = labels.unique(return_inverse=True)
+    if labels.is_floating_point():
+        in_batch = (labels > 0).any(dim=0)
+        classes, targets = in_batch.nonzero().squeeze(1), labels[:, in_batch].float()
+    else:
+        classes, targets = labels.unique(return_inverse=True)
     names = F.normalize(class_embeddings.detach()[classes].float(), dim=-1)
     return F.cross_entropy(F.normalize(recordings.float(), dim=-1) @ names.T / temperature, targets)
 

@@ -67,6 +67,13 @@ class TokenizerArguments:
             "do not tell views and errors apart (skeletons)"
         },
     )
+    mixup: float = field(
+        default=0.0,
+        metadata={
+            "help": "α of mixup's beta distribution: a training window is blended with one of another recording, and so are "
+            "their classes in the alignment loss; 0 disables mixup (skeletons)"
+        },
+    )
     orthogonal_names: bool = field(
         default=False,
         metadata={
@@ -79,6 +86,8 @@ class TokenizerArguments:
 
     def __post_init__(self):
         check_language_model(self.llm_name_or_path)
+        if not 0 <= self.mixup < float("inf"):
+            raise ValueError(f"--mixup must be at least 0, got {self.mixup}.")
 
 
 @dataclass

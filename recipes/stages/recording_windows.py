@@ -1,5 +1,6 @@
 """Training examples of stage 1 for skeletons: windows of augmented recordings."""
 
+import numpy as np
 from torch.utils.data import Dataset
 
 from action_llm.recording_versions import stable_seed
@@ -18,11 +19,21 @@ class RecordingWindows(Dataset):
         seed (`int`): seed of the augmentation and of the position of windows.
         augment (`bool`): whether recordings are augmented.
         denoise (`bool`): whether examples have `target_features`, the same frames without augmentation.
-        with_labels (`bool`): whether examples have `labels`, their classes.
+        mixup (`float`): α of the beta distribution by which a window is blended with one of another recording; its own share is
+            the larger one. 0 disables mixup (Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018).
+        with_labels (`bool`): whether examples have `labels`: their class or, with mixup, the shares of classes (num_classes,).
     """
 
     def __init__(
-        self, rows, extractor, length: int, seed: int, augment: bool, denoise: bool = False, with_labels: bool = False
+        self,
+        rows,
+        extractor,
+        length: int,
+        seed: int,
+        augment: bool,
+        denoise: bool = False,
+        mixup: float = 0.0,
+        with_labels: bool = False,
     ):
         columns = ["keypoints", "shape", "layout", "fps", "cleaned", "sample_id"] + ["label"] * with_labels
         self.rows = rows.select_columns(columns).with_format("numpy")
@@ -31,7 +42,9 @@ class RecordingWindows(Dataset):
         self.seed = seed
         self.augment = augment
         self.denoise = denoise
+        self.mixup = mixup
         self.with_labels = with_labels
+        self.num_classes = rows.features["label"].num_classes if with_labels else None
         self.epoch = 0
 
     def start_epoch(self, epoch: int):
@@ -44,7 +57,17 @@ class RecordingWindows(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         seed = stable_seed(self.seed, self.epoch, int(index))
-        row = self.rows[int(index)]
+        example = self._window(int(index), seed)
+        if self.mixup == 0:
+            return example
+        generator = np.random.default_rng(stable_seed(seed, "mixup"))
+        share = generator.beta(self.mixup, self.mixup)
+        other = self._window(int(generator.integers(len(self))), stable_seed(seed, "other"))
+        return self._blended(example, other, np.float32(max(share, 1 - share)))
+
+    def _window(self, index: int, seed: int) -> dict:
+        """A window of a recording, without mixup."""
+        row = self.rows[index]
         features = self.extractor(
             row,
             augment=self.augment,
@@ -59,3 +82,17 @@ class RecordingWindows(Dataset):
         if self.with_labels:
             example["labels"] = int(row["label"])
         return example
+
+    def _blended(self, example: dict, other: dict, share: np.float32) -> dict:
+        """`share` of an example and the rest of another. Frames that the other does not have stay as they are."""
+        shares = np.where(other["feature_attention_mask"][:, None] > 0, share, np.float32(1))
+        blended = dict(example)
+        for name in ("input_features", "target_features"):
+            if name in example:
+                blended[name] = shares * example[name] + (1 - shares) * other[name]
+        if self.with_labels:
+            labels = np.zeros(self.num_classes, dtype=np.float32)
+            labels[example["labels"]] += share
+            labels[other["labels"]] += 1 - share
+            blended["labels"] = labels
+        return blended

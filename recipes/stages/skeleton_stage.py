@@ -67,7 +67,8 @@ class SkeletonStage:
         from action_llm import ActionVQVAEConfig, ActionVQVAEModel, SkeletonFeatureExtractor
         from action_llm_recipes.stages.word_embeddings import class_name_embeddings, load_word_embeddings, word_width
 
-        self.window, self.augment, self.denoise = arguments.window, arguments.augment, arguments.denoise
+        self.window, self.augment = arguments.window, arguments.augment
+        self.denoise, self.mixup = arguments.denoise, arguments.mixup
         self.extractor = extractor = SkeletonFeatureExtractor(**_extractor_settings(reading, rows))
         has_time_step = extractor.length or (extractor.fps and not extractor.max_frames)
         displacements = [stream for stream in ("motion", "path") if stream in model_arguments.streams]
@@ -108,7 +109,14 @@ class SkeletonStage:
         from action_llm_recipes.stages.recording_windows import RecordingWindows
 
         return RecordingWindows(
-            rows, self.extractor, self.window, seed, self.augment, self.denoise, self._class_embeddings is not None
+            rows,
+            self.extractor,
+            self.window,
+            seed,
+            augment=self.augment,
+            denoise=self.denoise,
+            mixup=self.mixup,
+            with_labels=self._class_embeddings is not None,
         )
 
     def extra_inputs(self, model, micro_batches: list[dict]) -> list[dict]:

@@ -219,6 +219,13 @@ def test_alignment_pulls_recordings_towards_their_class_names():
         cosines = F.cosine_similarity(mean, names[[0, 1, 4]]) / 0.2  # the classes in the batch
         losses.append(-cosines.log_softmax(0)[[2, 1, 1, 0][row]])
     torch.testing.assert_close(output.alignment_loss, torch.stack(losses).mean())
+    # Blended recordings: the losses of their classes, by their shares.
+    shares = torch.zeros(4, 5)
+    shares[range(4), labels] += 0.75
+    shares[range(4), labels.roll(1)] += 0.25
+    blended = model(features, mask, labels=shares, class_embeddings=names).alignment_loss
+    rolled = model(features, mask, labels=labels.roll(1), class_embeddings=names).alignment_loss
+    torch.testing.assert_close(blended, 0.75 * output.alignment_loss + 0.25 * rolled)
     model.train()
     model(features, mask, labels=labels, class_embeddings=names.requires_grad_()).alignment_loss.backward()
     assert names.grad is None and model.encoder.output_conv.weight.grad.abs().max() > 0

@@ -166,6 +166,50 @@ def test_denoising_reconstructs_what_was_recorded(recipes, tmp_path):
     assert json.loads((Path(sentences) / "record.json").read_text())["splits"]["test"]["codes_used"] > 4
 
 
+def test_mixup_blends_recordings_and_their_classes(recipes, tmp_path):
+    from action_llm_recipes.stages.recording_windows import RecordingWindows
+
+    own = recipes.train_tokenizer(
+        tmp_path / "tokenizer",
+        arguments={"mixup": 0.5, "denoise": True},
+        skeleton={"length": None, "fps": 30.0},
+        alignment_weight=0.5,
+    )
+    log = [json.loads(line) for line in (tmp_path / "tokenizer" / "metrics.jsonl").read_text().splitlines()]
+    assert any(line.get("alignment_loss", 0) > 0.1 for line in log)
+    extractor = SkeletonFeatureExtractor.from_pretrained(own)
+    rows = recipes.data().load("skeletons")["train"]
+    blended, plain = (
+        RecordingWindows(rows, extractor, 512, 0, augment=False, denoise=True, mixup=mixup, with_labels=True)
+        for mixup in (0.5, 0.0)
+    )
+    shares, windows = [], [plain[index] for index in range(len(rows))]
+    for index, own in enumerate(windows):
+        example = blended[index]
+        np.testing.assert_array_equal(example["feature_attention_mask"], own["feature_attention_mask"])
+        np.testing.assert_array_equal(example["target_features"], example["input_features"])
+        labels = example["labels"]
+        assert labels.shape == (rows.features["label"].num_classes,) and labels.sum() == pytest.approx(1)
+        shares.append(labels[own["labels"]])
+        # Some other recording has the rest, in all frames that both have; each frame of the others stays as it is.
+        rest = example["input_features"] - shares[-1] * own["input_features"]
+        others = [other for other in windows if labels[other["labels"]] > 0]
+        valid = own["feature_attention_mask"] > 0
+        assert shares[-1] == 1 or any(
+            np.allclose(rest[valid & both], (1 - shares[-1]) * other["input_features"][valid & both], atol=1e-5)
+            and np.allclose(example["input_features"][valid & ~both], own["input_features"][valid & ~both])
+            for other in others
+            for both in [other["feature_attention_mask"] > 0]
+        )
+    assert 0.5 <= min(shares) < 0.95 and len(set(shares)) > 3
+    for name, again in blended[0].items():
+        np.testing.assert_array_equal(example := again, blended[0][name])
+    blended.start_epoch(1)
+    assert not np.array_equal(blended[0]["labels"], example)
+    with pytest.raises(ValueError, match="--mixup must be at least 0, got -1"):
+        recipes.train_tokenizer(tmp_path / "negative", arguments={"mixup": -1.0})
+
+
 def test_orthogonal_names_need_semantic_alignment(recipes, tmp_path):
     with pytest.raises(ValueError, match="orthogonal_names has no effect without alignment_weight"):
         recipes.train_tokenizer(tmp_path / "tokenizer", arguments={"orthogonal_names": True})
