@@ -7,7 +7,11 @@ from .action_model_config import ActionModelConfig
 from .checked_config import strict
 
 # The inputs that the encoder can derive from joints.
-STREAMS = ("joints", "bones", "motion", "body", "path")
+STREAMS = ("joints", "bones", "motion", "body", "path", "relation")
+# The points of each body that the stream `relation` is measured at, beside the pelvis. The ends come first; the neck and the
+# sides of the trunk, each the mean of hip and shoulder, tell its length and direction.
+RELATION_ENDS = ("head", "left_hand", "right_hand", "left_foot", "right_foot")
+RELATION_POINTS = (*RELATION_ENDS, "neck", "left_side", "right_side")
 
 
 @strict
@@ -41,11 +45,15 @@ class ActionVQVAEConfig(ActionModelConfig):
             Inputs of the encoder, concatenated in this order. `"joints"`: positions (LLM-AR). `"bones"`: the position of each
             joint relative to its parent in `joint_parents`. `"motion"`: the displacement since the last frame, multiplied by
             the number of frames in 0.2 seconds at `fps`. `"body"`: positions relative to the person's pelvis in the same
-            frame. `"path"`: the displacement of the pelvis, scaled like motion.
+            frame. `"path"`: the displacement of the pelvis, scaled like motion. `"relation"`: how close the first two people
+            are and how they face each other, whichever of them comes first ([`~SkeletonStreams.relation`]).
         joint_parents (`list[int]`, *optional*):
             For `"bones"`: the parent of each joint, which is the next joint towards the root. The root is its own parent.
         pelvis (`list[int]`, *optional*):
-            For `"body"` and `"path"`: the joints whose mean is the pelvis.
+            For `"body"`, `"path"` and `"relation"`: the joints whose mean is the pelvis.
+        relation_joints (`dict[str, list[int]]`, *optional*):
+            For `"relation"`: the joints whose mean is the head, the left and right hand, the left and right foot, the neck, and
+            the left and right side of the trunk (`joint_mapping.relation_joints` finds them in a layout).
         geometry (`"poincare"` or `"euclidean"`, defaults to `"poincare"`):
             Distance by which the nearest token is chosen (LLM-AR, Eq. 9; Table 6).
         curvature (`float`, defaults to 1.0):
@@ -122,6 +130,7 @@ class ActionVQVAEConfig(ActionModelConfig):
     streams: list[str] = field(default_factory=lambda: ["joints"])
     joint_parents: list[int] | None = None
     pelvis: list[int] | None = None
+    relation_joints: dict[str, list[int]] | None = None
     geometry: Literal["poincare", "euclidean"] = "poincare"
     curvature: float | int = 1.0
     latent_scale: float | int = 1.0
@@ -167,25 +176,40 @@ class ActionVQVAEConfig(ActionModelConfig):
             )
 
     def validate_streams(self):
-        """Streams must be known and distinct; bones need the parents of the joints, body and path the pelvis."""
+        """Streams must be known and distinct, and have the joints and people that they need."""
         unknown = [name for name in self.streams if name not in STREAMS]
         if unknown or not self.streams or len(set(self.streams)) < len(self.streams):
             raise ValueError(f"`streams` must be some of {', '.join(STREAMS)}, each once, got {self.streams}.")
-        parents, pelvis = self.joint_parents or [], self.pelvis or []
-        if "bones" in self.streams and (
-            len(parents) != self.num_joints or not all(0 <= parent < self.num_joints for parent in parents)
+        if "bones" in self.streams and not (
+            len(self.joint_parents or []) == self.num_joints and self._are_joints(self.joint_parents)
         ):
             raise ValueError(
                 f"`joint_parents` must name a parent for each of the {self.num_joints} joints, because `streams` has bones, "
                 f"got {self.joint_parents}."
             )
-        if {"body", "path"} & set(self.streams) and not (
-            pelvis and all(0 <= joint < self.num_joints for joint in pelvis)
-        ):
+        if {"body", "path", "relation"} & set(self.streams) and not self._are_joints(self.pelvis):
             raise ValueError(
-                f"`pelvis` must name some of the {self.num_joints} joints, because `streams` has body or path, got "
+                f"`pelvis` must name some of the {self.num_joints} joints, because `streams` has body, path or relation, got "
                 f"{self.pelvis}."
             )
+        if "relation" in self.streams:
+            self._check_relation()
+
+    def _check_relation(self):
+        points = self.relation_joints or {}
+        if set(points) != set(RELATION_POINTS) or not all(map(self._are_joints, points.values())):
+            raise ValueError(
+                f"`relation_joints` must name some of the {self.num_joints} joints for each of {', '.join(RELATION_POINTS)}, "
+                f"because `streams` has relation, got {self.relation_joints}."
+            )
+        if self.num_persons < 2:
+            raise ValueError(
+                "`num_persons` must be at least 2, because `streams` has relation: leave it out for recordings of single "
+                f"people, got {self.num_persons}."
+            )
+
+    def _are_joints(self, joints: list[int] | None) -> bool:
+        return bool(joints) and all(0 <= joint < self.num_joints for joint in joints)
 
     def validate_numbers(self):
         """Rates, scales and temperatures must be positive, the parameters of Zipf's law not negative."""
@@ -201,8 +225,11 @@ class ActionVQVAEConfig(ActionModelConfig):
     @property
     def num_stream_channels(self) -> int:
         """Number of channels of a frame of all streams."""
-        of_path = self.num_persons * self.num_coordinates
-        return sum(of_path if stream == "path" else self.num_channels for stream in self.streams)
+        widths = dict.fromkeys(STREAMS, self.num_channels)
+        widths["path"] = self.num_persons * self.num_coordinates
+        # Two people face each other in three dimensions only.
+        widths["relation"] = (1 + len(RELATION_ENDS)) ** 2 + (2 if self.num_coordinates == 3 else 0)
+        return sum(widths[stream] for stream in self.streams)
 
     @property
     def frames_per_token(self) -> int:
@@ -210,4 +237,4 @@ class ActionVQVAEConfig(ActionModelConfig):
         return 2**self.num_downsamplings
 
 
-__all__ = ["ActionVQVAEConfig"]
+__all__ = ["RELATION_ENDS", "ActionVQVAEConfig"]

@@ -265,6 +265,33 @@ def heights_of_trunk(layout: SkeletonLayout) -> dict[float, int]:
     return {height: names.index(name) for height, name in found.items() if name in names}
 
 
+def relation_joints(layout: SkeletonLayout) -> dict[str, list[int]]:
+    """The joints at which `ActionVQVAEConfig` measures the relation of two people, by the name of the point.
+
+    Raises:
+        ValueError: If the layout has no joint for one of the points.
+    """
+    names, pairs = _canonical_names(layout), [("left_ear", "right_ear"), ("left_eye", "right_eye")]
+    substitutes = {"head": [("head",), *pairs, ("nose",)]}
+    for side in ("left", "right"):
+        substitutes[f"{side}_hand"] = [(f"{side}_hand",), (f"{side}_wrist",)]
+        substitutes[f"{side}_foot"] = [(f"{side}_foot",), (f"{side}_ankle",)]
+    joints = {}
+    for point, choices in substitutes.items():
+        named = next((choice for choice in choices if set(choice) <= set(names)), None)
+        if named is None:
+            known = " or ".join(" and ".join(choice) for choice in choices)
+            raise ValueError(
+                f"skeleton layout {layout.name!r}: expected a joint {known}, got {list(layout.joint_names)}"
+            )
+        joints[point] = [names.index(name) for name in named]
+    sides = {
+        "left_side": [layout.left_hip, layout.left_shoulder],
+        "right_side": [layout.right_hip, layout.right_shoulder],
+    }
+    return {**joints, "neck": list(layout.neck), **sides}
+
+
 def _between(line: dict[float, np.ndarray], height: float) -> np.ndarray | None:
     """Weights of the point at a height of a line of points, or None above its last point."""
     if height > max(line):
@@ -290,4 +317,4 @@ def _listed(names: list[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-__all__ = ["JointMapping", "heights_of_trunk", "map_layout", "placement"]
+__all__ = ["JointMapping", "heights_of_trunk", "map_layout", "placement", "relation_joints"]

@@ -14,7 +14,7 @@ from transformers.utils import ModelOutput, logging
 from .action_sentence import ActionEncoderOutput
 from .codebook import TRAINING_BUFFERS, Codebook, EuclideanCodebook, PoincareCodebook, residual_quantize
 from .collectives import sum_over_ranks, world_size
-from .configuration_action_vqvae import ActionVQVAEConfig
+from .configuration_action_vqvae import RELATION_ENDS, ActionVQVAEConfig
 from .language_priors import (
     StepUsage,
     context_loss,
@@ -31,6 +31,8 @@ logger = logging.get_logger(__name__)
 
 # Displacements are scaled to this time span, over which they are about as large as joint coordinates.
 MOTION_SECONDS = 0.2
+# The smallest divisor of closeness and directions, which keeps the gradients of bodies without extent finite.
+LEAST_LENGTH = 1e-6
 
 
 @dataclass
@@ -159,8 +161,46 @@ class SkeletonStreams(nn.Module):
             "motion": lambda: self._displacements(people, people),
             "body": lambda: people - self._pelvis(people),
             "path": lambda: self._displacements(self._pelvis(people), people),
+            "relation": lambda: self.relation(people),
         }
-        return torch.cat([streams[name]().flatten(1, 3) for name in self.config.streams], dim=1)
+        return torch.cat([streams[name]().flatten(1, -2) for name in self.config.streams], dim=1)
+
+    def relation(self, people: torch.Tensor) -> torch.Tensor:
+        """
+        Closeness of the first two people, and how they face each other.
+
+        Closeness of two points is t / (t + d) at a distance d, where t is the mean length of the two trunks: 1 where they
+        touch, 1/2 at the length of a trunk, near 0 far away. For a point of one person and another point of the other, such as
+        head and hand, the closer of the two pairs comes first. In three dimensions follows the cosine between the direction
+        that a person faces and the direction to the other, first of the person who faces the other less.
+
+        The numbers do not depend on which of the two comes first, nor on the place, the direction and the size of the scene.
+        They are 0 where one of the two is absent.
+
+        Args:
+            people (`torch.Tensor` of shape `(batch_size, num_persons, num_joints, num_coordinates, num_frames)`).
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, 36, num_frames)`, or 38 channels in three dimensions: closeness of 6 x 6
+            points (pelvis, head, hands, feet), and facing.
+        """
+        pair = people[:, :2].movedim(-1, 1)  # (batch_size, frames, 2, joints, coordinates)
+        joints = {"pelvis": self.config.pelvis, **self.config.relation_joints}
+        points = {name: pair[..., rows, :].mean(dim=-2) for name, rows in joints.items()}
+        trunk = points["neck"] - points["pelvis"]
+        length = trunk.norm(dim=-1).mean(dim=-1)[..., None, None]
+        first, second = torch.stack([points[name] for name in ("pelvis", *RELATION_ENDS)], dim=-2).unbind(dim=2)
+        distance = (first[..., :, None, :] - second[..., None, :, :]).norm(dim=-1)
+        closeness = length / (length + distance).clamp(min=LEAST_LENGTH)
+        closer, farther = torch.maximum(closeness, closeness.mT), torch.minimum(closeness, closeness.mT)
+        relation = (closer.triu() + farther.tril(-1)).flatten(2)
+        if self.config.num_coordinates == 3:
+            ahead = torch.linalg.cross(trunk, points["right_side"] - points["left_side"])
+            to_other = points["pelvis"].flip(2) - points["pelvis"]
+            facing = F.cosine_similarity(ahead, to_other, dim=-1, eps=LEAST_LENGTH)
+            relation = torch.cat([relation, facing.sort(dim=-1).values], dim=-1)
+        is_present = (pair != 0).flatten(3).any(dim=-1).all(dim=-1, keepdim=True)
+        return (relation * is_present).mT
 
     def _pelvis(self, people: torch.Tensor) -> torch.Tensor:
         return people[:, :, self.config.pelvis].mean(dim=2, keepdim=True)

@@ -152,6 +152,8 @@ def reads_latents(settings: dict[str, dict]) -> bool:
 def check_pipeline(pipeline: str, settings: dict[str, dict]) -> None:
     """Raises `ValueError` if the settings are for another pipeline, or not valid for the model."""
     from action_llm import ActionVQVAEConfig, VSTConfig, VTEMConfig
+    from action_llm.skeleton_layouts import LAYOUTS
+    from action_llm_recipes.stages.skeleton_stage import stream_joints
 
     expected = {"llm_ar": "action_vqvae", "lvlm_var": "vst", "vt_lvlm_ar": "vtem"}[pipeline]
     actual = settings["tokenizer"].get("action_model", "action_vqvae")
@@ -167,10 +169,8 @@ def check_pipeline(pipeline: str, settings: dict[str, dict]) -> None:
     fields = option_names([recipe_of("tokenizer").STAGES[actual].ARGUMENTS[0]])
     values = {name: value for name, value in settings["tokenizer"].items() if name in fields}
     # These follow from the recordings.
-    if "bones" in (values.get("streams") or ()):
-        values["joint_parents"] = [0] * ActionVQVAEConfig().num_joints
-    if {"body", "path"} & set(values.get("streams") or ()):
-        values["pelvis"] = [0]
+    if values.get("streams"):
+        values |= stream_joints(values["streams"], LAYOUTS[ActionVQVAEConfig().layout])
     if values.get("direct"):
         values["codebook_dim"] = VSTConfig().feature_size
     config(**values)

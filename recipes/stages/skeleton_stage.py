@@ -36,6 +36,7 @@ ActionVQVAEArguments = config_arguments(
         "codebook_dim",
         "joint_parents",
         "pelvis",
+        "relation_joints",
         "decodes",
         "familiar_distance",
     },
@@ -56,7 +57,8 @@ class SkeletonStage:
         reading (`SkeletonArguments`): settings of the feature extractor.
 
     Raises:
-        ValueError: if the stream `motion` is set and frames have no common time step.
+        ValueError: if the stream `motion` or `path` is set and frames have no common time step, or the stream `relation` and
+            recordings show one person only or lack a joint.
     """
 
     ARGUMENTS = (ActionVQVAEArguments, SkeletonArguments)
@@ -77,13 +79,8 @@ class SkeletonStage:
                 f"streams: {displacements[0]}, the displacement between frames, needs recordings of one frame rate or of one "
                 "length: set length, or fps and no max_frames."
             )
-        parents = None
-        if "bones" in model_arguments.streams:
-            layout_parents = extractor.skeleton_layout.parents
-            parents = [joint if parent < 0 else parent for joint, parent in enumerate(layout_parents)]  # root: itself
         config = ActionVQVAEConfig(
-            joint_parents=parents,
-            pelvis=list(extractor.skeleton_layout.pelvis) if {"body", "path"} & set(model_arguments.streams) else None,
+            **stream_joints(model_arguments.streams, extractor.skeleton_layout),
             layout=extractor.skeleton_layout.name,
             num_persons=extractor.num_persons,
             num_joints=extractor.skeleton_layout.num_joints,
@@ -238,6 +235,24 @@ class SkeletonStage:
             totals["distance"] += float(distances[is_present].sum()) * transform.scale
             totals["joints"] += int(is_present.sum()) * num_joints
             totals["frames"] += length
+
+
+def stream_joints(streams: list[str], layout) -> dict:
+    """The fields of `ActionVQVAEConfig` that name joints of a layout, as far as its `streams` need them.
+
+    Raises:
+        ValueError: if the layout lacks a joint.
+    """
+    from action_llm.joint_mapping import relation_joints
+
+    joints = {}
+    if "bones" in streams:  # the root is its own parent
+        joints["joint_parents"] = [joint if parent < 0 else parent for joint, parent in enumerate(layout.parents)]
+    if {"body", "path", "relation"} & set(streams):
+        joints["pelvis"] = list(layout.pelvis)
+    if "relation" in streams:
+        joints["relation_joints"] = relation_joints(layout)
+    return joints
 
 
 def _usage_of_recordings(outputs, codebook_size: int):

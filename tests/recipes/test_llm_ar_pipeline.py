@@ -106,7 +106,7 @@ def test_words_of_several_tokens(recipes, tmp_path):
         skeleton={"length": 32},
         num_codebooks=3,
         codebook_training="ema",
-        streams=["joints", "bones", "motion"],
+        streams=["joints", "bones", "motion", "relation"],
     )
     sentences = recipes.encode(own, tmp_path / "sentences", encodings=2)
     rows = load_action_sentences(sentences)["test"]
