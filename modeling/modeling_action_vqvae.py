@@ -31,7 +31,7 @@ logger = logging.get_logger(__name__)
 
 # Displacements are scaled to this time span, over which they are about as large as joint coordinates.
 MOTION_SECONDS = 0.2
-# The smallest divisor of closeness and directions, which keeps the gradients of bodies without extent finite.
+# The smallest divisor of closeness: the bodies of absent people have no extent.
 LEAST_LENGTH = 1e-6
 
 
@@ -197,7 +197,7 @@ class SkeletonStreams(nn.Module):
         if self.config.num_coordinates == 3:
             ahead = torch.linalg.cross(trunk, points["right_side"] - points["left_side"])
             to_other = points["pelvis"].flip(2) - points["pelvis"]
-            facing = F.cosine_similarity(ahead, to_other, dim=-1, eps=LEAST_LENGTH)
+            facing = F.cosine_similarity(ahead, to_other, dim=-1)
             relation = torch.cat([relation, facing.sort(dim=-1).values], dim=-1)
         is_present = (pair != 0).flatten(3).any(dim=-1).all(dim=-1, keepdim=True)
         return (relation * is_present).mT

@@ -152,7 +152,9 @@ def test_streams_are_joints_bones_and_motion(tmp_path):
     assert seen[0].dtype == torch.float32
     with pytest.raises(ValueError, match="`joint_parents` must name a parent for each of the 25 joints"):
         ActionVQVAEConfig(streams=["bones"])
-    with pytest.raises(ValueError, match="`streams` must be some of joints, bones, motion, body, path, relation, each once"):
+    with pytest.raises(
+        ValueError, match="`streams` must be some of joints, bones, motion, body, path, relation, each once"
+    ):
         ActionVQVAEConfig(streams=["joints", "speed"])
 
 

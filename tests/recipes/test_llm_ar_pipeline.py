@@ -221,6 +221,11 @@ def test_motion_needs_frames_that_are_comparable(recipes, skeleton, tmp_path):
         recipes.train_tokenizer(tmp_path / "tokenizer", skeleton=skeleton, streams=["joints", "motion"])
 
 
+def test_relation_needs_recordings_of_two_people(recipes, tmp_path):
+    with pytest.raises(ValueError, match="`num_persons` must be at least 2, because `streams` has relation"):
+        recipes.train_tokenizer(tmp_path / "tokenizer", skeleton={"num_persons": 1}, streams=["relation"])
+
+
 @pytest.mark.parametrize("num_codebooks", [1, 2])
 def test_standardized_words_have_the_moments_of_the_language_models_words(recipes, num_codebooks, tmp_path):
     own = recipes.train_tokenizer(tmp_path / "tokenizer", arguments={"hold_out": True}, num_codebooks=num_codebooks)

@@ -716,11 +716,13 @@ def test_the_settings_of_each_action_model_are_checked(pipeline, settings, messa
         check_pipeline(pipeline, shipped | {"tokenizer": shipped["tokenizer"] | settings})
 
 
-def test_direct_projection_and_frame_rates_of_recordings_pass_the_checks():
+def test_direct_projection_frame_rates_of_recordings_and_every_stream_pass_the_checks():
+    from action_llm.configuration_action_vqvae import STREAMS
     from action_llm_recipes.pipeline.settings import check_pipeline
 
     check_pipeline("lvlm_var", {"tokenizer": {"action_model": "vst", "direct": True, "quantize": False}, "sft": {}})
     check_pipeline("llm_ar", {"tokenizer": {"fps": None, "layout": None, "num_persons": None}, "sft": {}})
+    check_pipeline("llm_ar", {"tokenizer": {"streams": list(STREAMS)}, "sft": {}})
 
 
 def test_every_option_of_the_data_set_is_an_option_of_the_run():
