@@ -53,7 +53,7 @@ def doubts_of_labels(used: Iterable[UsedFile], class_names: Sequence[str]) -> li
         parts[file.label][file.part] += 1
     for label, name in enumerate(class_names):
         if label in files:
-            spellings[_without_form(name)].append(label)
+            spellings[without_form(name)].append(label)
     doubts = []
     for labels in spellings.values():
         if len(labels) > 1:
@@ -73,13 +73,15 @@ def doubts_of_labels(used: Iterable[UsedFile], class_names: Sequence[str]) -> li
     return doubts
 
 
-def _without_form(name: str) -> str:
+def without_form(name: str) -> str:
+    """A class name without its case, separators, spaces and Unicode form: "Side-Boxing " → "side boxing". Names that
+    agree in it are those of one class."""
     plain = " ".join(re.sub("[_-]", " ", unicodedata.normalize("NFKC", name).casefold()).split())
     return f"{float(plain):g}" if re.fullmatch(r"\d+(\.\d+)?", plain, re.ASCII) else plain
 
 
 def _difference(names: Sequence[str]) -> tuple[str, Callable[[str], str]]:
-    """How names that are equal by `_without_form` differ, and a function that writes them so that the difference shows."""
+    """How names that are equal by `without_form` differ, and a function that writes them so that the difference shows."""
     if len({unicodedata.normalize("NFC", name) for name in names}) == 1:
         return "Unicode form", ascii
     if len({" ".join(name.split()) for name in names}) == 1:

@@ -149,6 +149,7 @@ def main(arguments: EvaluationArguments) -> dict | None:
         "unseen": arguments.unseen,
         "dataset": identity["dataset"],
         "compared_by": compared_by(identity["dataset"]),
+        **by_data_set(log_probabilities, rows, identity["dataset"]),
     }
     test_evaluations = None
     if split == "test":
@@ -383,6 +384,37 @@ def summarise(log_probabilities, rows, resamples: int, person_of: dict[str, str]
     }
 
 
+def by_data_set(log_probabilities, rows, dataset: str) -> dict:
+    """
+    The accuracy on each of several data sets; the model chooses among the classes of all.
+
+    Args:
+        log_probabilities, rows: as of `summarise`.
+        dataset: name of the data set, or a `joined_title`.
+
+    Returns:
+        `data_sets`: name → number of `recordings` and `top_1` with a Wilson interval. Nothing for a single data set.
+    """
+    import numpy as np
+
+    from action_llm_recipes.common.joined_data_sets import origin_of, titles_in
+    from action_llm_recipes.metrics.action_classification.classification_scores import wilson_interval
+
+    titles = titles_in(dataset)
+    if len(titles) == 1:
+        return {}
+    hits = log_probabilities.argmax(1) == np.array(rows["label"])
+    origins = np.array([origin_of(dataset, sample_id)[0] for sample_id in rows["sample_id"]])
+    of_sets = {title: hits[origins == title] for title in titles}
+    return {
+        "data_sets": {
+            title: {"recordings": len(own), "top_1": dataclasses.asdict(wilson_interval(own.mean(), len(own)))}
+            for title, own in of_sets.items()
+            if len(own)
+        }
+    }
+
+
 def write_results(folder: Path, metrics: dict, log_probabilities, rows, uncalibrated=None):
     """
     Writes metrics.json, the tables per_class.csv, per_person.csv (if people are known), predictions.csv and confusion.csv, and
@@ -457,6 +489,9 @@ def log_metrics(run, metrics: dict, test_evaluations: int | None):
     accuracy = f"{LABELS.get(first, first)} {100 * metrics[first]['estimate']:.1f} %"
     run.log_finished("Evaluation", f"{accuracy} of {metrics['recordings']} recordings")
     logger.info("\n%s\n\n  in %s", table({metrics["split"]: metrics}), run.path)
+    for title, of_set in metrics.get("data_sets", {}).items():
+        estimate, low, high = (100 * of_set["top_1"][name] for name in ("estimate", "low", "high"))
+        logger.info("%s: top-1 %.1f %% (%.1f–%.1f) of %d recordings", title, estimate, low, high, of_set["recordings"])
     logger.info(
         "A perfectly calibrated model would have a calibration error of about %.1f %% on so many recordings.",
         100 * metrics["perfectly_calibrated"]["calibration_error"],

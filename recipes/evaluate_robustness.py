@@ -142,7 +142,7 @@ def check_recordings(model: str, record: dict, data: DataArguments, rows, split:
     trained, evaluated = ActionLLMProcessor.from_pretrained(model).class_names, rows.features["label"].names
     if trained != evaluated:
         raise ValueError(
-            f"{model} was trained on {len(trained)} classes ({', '.join(trained[:3])}, …), but {data.data_dir} has "
+            f"{model} was trained on {len(trained)} classes ({', '.join(trained[:3])}, …), but {data.protocol()} has "
             f"{len(evaluated)} ({', '.join(evaluated[:3])}, …)."
         )
     evidence = SplitEvidence(data.protocol(), {split: rows["sample_id"]}, (model,))

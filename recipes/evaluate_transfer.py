@@ -17,12 +17,12 @@ import dataclasses
 import json
 import logging
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_recipes.common.data_arguments import DataArguments
 from action_llm_recipes.common.launching import launch
 from action_llm_recipes.common.setting_checks import check_at_least_one
+from action_llm_recipes.common.shared_classes import read_shared_classes
 from action_llm_recipes.common.written_folders import check_recogniser
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class TransferArguments:
         if (self.trained_dataset is None) != (self.trained_data_dir is None):
             raise ValueError("--trained_dataset and --trained_data_dir belong together: set both, or neither.")
         check_recogniser(self.model)
-        read_shared_classes(self.classes)
+        read_shared_classes(self.classes, "--classes")
 
 
 ARGUMENTS = (TransferArguments, DataArguments)
@@ -83,7 +83,7 @@ def main(arguments: TransferArguments, data: DataArguments) -> dict:
         readers["kernel ridge on joints"] = JointReader(trained.load("skeletons")["train"], extractor)
 
     names = rows.features["label"].names
-    groups = shared(read_shared_classes(arguments.classes), readers["recogniser"].class_names, names)
+    groups = shared(read_shared_classes(arguments.classes, "--classes"), readers["recogniser"].class_names, names)
     group_of = {names.index(name): place for place, group in enumerate(groups) for name in group.read}
     rows = rows.select([index for index, label in enumerate(rows["label"]) if label in group_of])
     evidence = SplitEvidence(data.protocol(), {"test": rows["sample_id"]}, (arguments.model,))
@@ -142,31 +142,6 @@ class SharedClass:
 
     read: list[str]
     trained: list[str]
-
-
-def read_shared_classes(path: str) -> list[list[str]]:
-    """
-    Reads the file of shared classes: the names of each class.
-
-    Raises:
-        ValueError: if it is not a list of lists of different names.
-    """
-    import yaml
-
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"--classes {path}: {' '.join(str(error).split())}") from error
-    expected = "expected a list of names for each class, as in - [jog, jogging]"
-    if not isinstance(content, list) or not content:
-        raise ValueError(f"--classes {path}: {expected}, found {type(content).__name__}.")
-    for number, group in enumerate(content, start=1):
-        if not isinstance(group, list) or not group or not all(isinstance(name, str) for name in group):
-            raise ValueError(f"--classes {path}, entry {number}: {expected}, found {group!r}.")
-    names = [name for group in content for name in group]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"--classes {path}: {repeated[0]!r} stands in it twice; each name belongs to one class.")
-    return content
 
 
 def shared(groups: list[list[str]], trained: list[str], read: list[str]) -> list[SharedClass]:

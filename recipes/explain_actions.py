@@ -160,8 +160,8 @@ def recordings_of(rows, split: str, data: DataArguments):
     index_of = {sample_id: index for index, sample_id in enumerate(recordings["sample_id"])}
     if missing := set(rows["sample_id"]) - set(index_of):
         raise ValueError(
-            f"{data.data_dir} has no recording {min(missing)}. This recipe explains whole recordings; for windows of long "
-            "videos, use timeline.py."
+            f"{' and '.join(data.folders)} has no recording {min(missing)}. This recipe explains whole recordings; for windows "
+            "of long videos, use timeline.py."
         )
     return recordings.select([index_of[sample_id] for sample_id in rows["sample_id"]])
 

@@ -51,6 +51,7 @@ from action_llm.model_files import as_written
 from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_datasets.names import did_you_mean
 from action_llm_recipes.common.data_arguments import DataArguments, without_held_out
+from action_llm_recipes.common.joined_data_sets import usual_layout
 from action_llm_recipes.common.launching import launch, typed, with_defaults, without_paired
 from action_llm_recipes.common.setting_checks import check_at_least_one
 from action_llm_recipes.common.stage_records import check_unseen_text, llm_training, pretraining_record
@@ -270,7 +271,8 @@ def begin(
     done = {name for name, stage in STAGES.items() if RunFolder.has_record(folder / stage.folder)} - {"evaluation"}
     subjects = {"held_out_subjects": data.held_out_subjects} if data.held_out_subjects else {}
     # Without the seed, a run with another one would train a language model before a stage refused the folder.
-    RunFolder(folder).check_identity({"line": pipeline, "dataset": data.dataset, "seed": arguments.seed, **subjects})
+    identity = {"line": pipeline, "dataset": data.protocol(), "seed": arguments.seed, **subjects}
+    RunFolder(folder).check_identity(identity)
     show_plan(resolved, counts, trains_llm=arguments.llm_name_or_path is None, done=done)
 
 
@@ -408,7 +410,7 @@ def check_models(arguments: PipelineArguments, data: DataArguments) -> None:
     if arguments.llm_revision is not None and arguments.llm_name_or_path is None:
         raise ValueError("--llm_revision needs --llm_name_or_path: it is a commit of that repository.")
     if arguments.backbone is not None and not data.is_video:
-        raise ValueError(f"--backbone is for videos, but {data.dataset} has skeletons.")
+        raise ValueError(f"--backbone is for videos, but {data.protocol()} has skeletons.")
 
 
 def fit_to_recordings(
@@ -437,7 +439,8 @@ def fit_to_recordings(
 
     if "test" not in splits and not arguments.hold_out:
         raise ValueError(
-            f"{data.data_dir} has no test recordings: mark some, or evaluate on held-out ones with --hold_out true."
+            f"{' and '.join(data.folders)} has no test recordings: mark some, or evaluate on held-out ones with --hold_out "
+            "true."
         )
     train, stops_early = splits["train"], chooses_early_stopping(arguments, splits["train"])
     if data.held_out_subjects and not (arguments.hold_out or stops_early):
@@ -531,7 +534,7 @@ def extractor_settings(settings: dict[str, dict], train) -> dict:
         values, arguments = settings["tokenizer"], skeleton_stage.SkeletonArguments
     resolved = {option.name: values.get(option.name, option.default) for option in dataclasses.fields(arguments)}
     if "layout" in resolved and resolved["layout"] is None:
-        resolved["layout"] = train[0]["layout"]
+        resolved["layout"] = usual_layout(train)
     return resolved
 
 

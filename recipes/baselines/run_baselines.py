@@ -149,7 +149,9 @@ def main(arguments: BaselineArguments, data: DataArguments) -> dict:
 
     class_names = dataset["train"].features["label"].names
     if "test" not in dataset and arguments.split == "test":
-        raise ValueError(f"{data.data_dir} has no test recordings: mark some as such, or set --split held_out.")
+        raise ValueError(
+            f"{' and '.join(data.folders)} has no test recordings: mark some as such, or set --split held_out."
+        )
     if "test" in dataset and dataset["test"].features["label"].names != class_names:
         raise ValueError(
             f"{data.dataset} has unseen test classes, which a classifier cannot predict: choose another protocol."

@@ -149,13 +149,12 @@ def read_sentences(folder: str, column: str, class_names: list[str], wanted: set
 
 def _skeleton_extractor(train, sentences: str | None):
     from action_llm import SkeletonFeatureExtractor
+    from action_llm_recipes.common.joined_data_sets import usual_layout
 
     if sentences is not None:  # the action model's own
         return SkeletonFeatureExtractor.from_pretrained(sentences)
     persons = min(2, max(int(shape[1]) for shape in train["shape"]))
-    return SkeletonFeatureExtractor(
-        layout=str(train[0]["layout"]), num_persons=persons, frame_multiple=FRAMES_PER_TOKEN
-    )
+    return SkeletonFeatureExtractor(layout=usual_layout(train), num_persons=persons, frame_multiple=FRAMES_PER_TOKEN)
 
 
 def _joints(row: dict, extractor, versions: int) -> list[tuple[int, np.ndarray]]:

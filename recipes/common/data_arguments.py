@@ -8,8 +8,10 @@ from typing import Literal
 
 from action_llm.model_files import read_json_object
 from action_llm_recipes.common.fingerprints import recordings_fingerprint
+from action_llm_recipes.common.joined_data_sets import join_data_sets, joined_title, persons_of, titles_of
 from action_llm_recipes.common.people import read_people
 from action_llm_recipes.common.records import RECORD, read_written, required
+from action_llm_recipes.common.shared_classes import read_shared_classes
 from action_llm_recipes.common.written_folders import check_written_folder
 
 logger = logging.getLogger(__name__)
@@ -22,13 +24,21 @@ MODALITIES = {"skeletons": "keypoints", "videos": "video", "features": "features
 class DataArguments:
     """The data set, its protocol, and its folder."""
 
-    dataset: str = field(
+    dataset: str | list[str] = field(
         metadata={
             "help": "data set and protocol: ntu60-xsub, ntu120-xset, utd-mhad, simulated-xsub, …; or features, for "
-            "a folder that extract_features.py wrote"
+            "a folder that extract_features.py wrote. Several data sets of skeletons are read as one: classes of one name are "
+            "one class, and names of recordings and subjects begin with that of their data set (utd-mhad/1)",
+            "several": True,
         }
     )
-    data_dir: str = field(metadata={"help": "folder of the recordings as downloaded or simulated, or of the features"})
+    data_dir: str | list[str] = field(
+        metadata={
+            "help": "folder of the recordings as downloaded or simulated, or of the features; for several data sets, the "
+            "folder of each, in the same order",
+            "several": True,
+        }
+    )
     cache_dir: str | None = field(
         default=None, metadata={"help": "folder for the prepared data set; by default the cache of datasets"}
     )
@@ -73,17 +83,32 @@ class DataArguments:
             "is a cross-validation of settings"
         },
     )
+    same_classes: str | None = field(
+        default=None,
+        metadata={
+            "help": "with several data sets: YAML file with a list for each class whose names differ, as in - [jog, jogging]; "
+            "the first name is that of the class"
+        },
+    )
 
     def __post_init__(self):
         from action_llm_datasets.names import check_protocol
 
+        names, folders = (value if isinstance(value, list) else [value] for value in (self.dataset, self.data_dir))
+        if len(names) != len(folders):
+            raise ValueError(
+                f"--data_dir: expected the folder of each of {len(names)} data sets, in the order of --dataset "
+                f"({', '.join(names)}), got {len(folders)}: {', '.join(folders)}."
+            )
+        if len(names) == 1:
+            (self.dataset,), (self.data_dir,) = names, folders
         if self.held_out_subjects is not None:
             self.held_out_subjects = sorted(set(map(str, self.held_out_subjects)))
         if self.pose is not None:
             if self.dataset != "folder-video":
                 raise ValueError(
-                    f"--pose reads the videos of --dataset folder-video, not of {self.dataset}: `action-llm-pose` estimates "
-                    "skeletons of any folder of videos."
+                    f"--pose reads the videos of --dataset folder-video, not of {', '.join(names)}: `action-llm-pose` "
+                    "estimates skeletons of any folder of videos."
                 )
             if self.pose_dir is None:
                 videos = Path(os.path.abspath(self.data_dir))  # `.` has no name
@@ -91,19 +116,29 @@ class DataArguments:
         for name in ("pose_model", "pose_dir", "mirrored"):
             if self.pose is None and getattr(self, name) is not None:
                 raise ValueError(f"--{name} is a setting of the estimated skeletons: set --pose, too.")
-        if self.dataset != "features":
-            check_protocol(self.dataset)
-            if not Path(self.data_dir).exists():
-                raise ValueError(
-                    f"there is no folder {self.data_dir}: --data_dir must be the folder of the recordings."
-                )
-        else:
+        if len(names) > 1:
+            titles_of(names, folders)  # refuses what cannot be joined
+        if self.dataset == "features":
             check_written_folder(self.data_dir, "extract_features.py")
+        else:
+            for name, folder in zip(names, folders, strict=True):
+                check_protocol(name)
+                if not Path(folder).exists():
+                    raise ValueError(f"there is no folder {folder}: --data_dir must be the folder of the recordings.")
+        if self.same_classes is not None:
+            if len(names) == 1:
+                raise ValueError("--same_classes joins classes of several data sets, but --dataset names one.")
+            read_shared_classes(self.same_classes, "--same_classes")
+
+    @property
+    def folders(self) -> list[str]:
+        """The folder of each data set."""
+        return self.data_dir if isinstance(self.data_dir, list) else [self.data_dir]
 
     @property
     def is_video(self) -> bool:
         """Whether the recipe reads videos; with `pose`, it reads their skeletons."""
-        return "-video" in self.dataset and self.pose is None
+        return isinstance(self.dataset, str) and "-video" in self.dataset and self.pose is None
 
     def load(self, *modalities: str):
         """
@@ -115,30 +150,39 @@ class DataArguments:
         Raises:
             ValueError: if the data set has none of these modalities, or `held_out_subjects` are not training subjects.
         """
-        from action_llm_datasets.load import load_action_dataset
         from action_llm_recipes.common.action_features import load_features
 
         if self.dataset == "features":
             dataset = load_features(self.data_dir)
+        elif isinstance(self.dataset, list):
+            same = [] if self.same_classes is None else read_shared_classes(self.same_classes, "--same_classes")
+            titles = titles_of(self.dataset, self.data_dir)
+            dataset = join_data_sets(
+                dict(zip(titles, map(self._load, self.dataset, self.data_dir), strict=True)), same
+            )
+        elif self.pose is not None:
+            dataset = self._load("folder", self._estimated_poses())
         else:
-            name, folder = self.dataset, self.data_dir
-            if self.pose is not None:
-                name, folder = "folder", self._estimated_poses()
-            accepted = {"accept_doubts": True} if self.accept_doubts else {}
-            dataset = load_action_dataset(name, folder, cache_dir=self.cache_dir, num_proc=self.num_proc, **accepted)
+            dataset = self._load(self.dataset, self.data_dir)
         modalities = modalities or ("skeletons",)
         available = [
             name for name, column in MODALITIES.items() if all(column in rows.features for rows in dataset.values())
         ]
         if not set(modalities) & set(available):
             raise ValueError(
-                f"{self.dataset} holds {' and '.join(available)}, but this recipe reads {' or '.join(modalities)}."
+                f"{self.protocol()} holds {' and '.join(available)}, but this recipe reads {' or '.join(modalities)}."
             )
         if self.held_out_subjects:
             from action_llm_recipes.common.held_out_subjects import hold_out_subjects
 
             dataset = hold_out_subjects(dataset, self.people({"train": dataset["train"]}), self.held_out_subjects)
         return dataset
+
+    def _load(self, name: str, folder: str):
+        from action_llm_datasets.load import load_action_dataset
+
+        accepted = {"accept_doubts": True} if self.accept_doubts else {}
+        return load_action_dataset(name, folder, cache_dir=self.cache_dir, num_proc=self.num_proc, **accepted)
 
     def _estimated_poses(self) -> str:
         """The folder of the skeletons of the videos; estimates those that are missing."""
@@ -173,7 +217,10 @@ class DataArguments:
         return ((self.features_record() or {}).get("split_evidence") or {}).get("held_out_subjects")
 
     def protocol(self) -> str:
-        """The data set and protocol of the recordings, also of those that features were extracted from."""
+        """The data set and protocol of the recordings, also of those that features were extracted from; several data sets as
+        a `joined_title`."""
+        if isinstance(self.dataset, list):
+            return joined_title(titles_of(self.dataset, self.data_dir))
         if self.dataset != "features":
             return self.dataset
         return required(Path(self.data_dir, RECORD), self.features_record(), "dataset", str)
@@ -196,7 +243,7 @@ class DataArguments:
         else:
             info = dataset["train"].info
             about = {name: getattr(info, name) for name in ("description", "license", "citation", "homepage")}
-            about["simulated"] = info.description.startswith(SIMULATED)
+            about["simulated"] = info.description.count(SIMULATED) == len(self.folders)
         if self.held_out_subjects and about.get("description"):
             from action_llm_recipes.common.held_out_subjects import describe_held_out
 
@@ -207,14 +254,9 @@ class DataArguments:
         """`sample_id` → person; empty unless the data set names the person of every recording."""
         if self.dataset == "features":
             return read_people(self.data_dir)
-        from action_llm_datasets.names import PERSON_COLUMNS
-
         people = {}
         for rows in dataset.values():
-            column = next((name for name in PERSON_COLUMNS if name in rows.features), None)
-            if column is None:
-                return {}
-            people |= dict(zip(rows["sample_id"], map(str, rows[column]), strict=True))
+            people |= dict(zip(rows["sample_id"], persons_of(rows), strict=True))
         return people if all(people.values()) else {}
 
     def identity(self, dataset) -> dict:

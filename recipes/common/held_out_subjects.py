@@ -5,6 +5,8 @@ from hashlib import blake2b
 
 import datasets
 
+from action_llm_datasets.names import protocol_names
+
 _MAX_SHOWN = 120  # NTU RGB+D 120 has 53 training subjects, UAV-Human 89
 
 
@@ -47,19 +49,27 @@ def hold_out_subjects(
     return datasets.DatasetDict({**splits, "train": marked.select_columns(train.column_names)})
 
 
+def numbered(name: str) -> tuple[str, int] | None:
+    """Data set and number of a subject: ("", 7) for "7", ("utd-mhad", 7) for "utd-mhad/7" of joined data sets. None for other
+    names, which may be those of people."""
+    title, _, number = name.rpartition("/")
+    of_data_set = not title or title.partition(":")[0] in protocol_names()
+    return (title, int(number)) if of_data_set and number.isdecimal() else None
+
+
 def by_number(names: Iterable[str]) -> list[str]:
     """Sorts names of subjects: first numbers by their value, then other names."""
-    return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+    return sorted(names, key=lambda name: (numbered(name) is None, numbered(name) or ("", 0), name))
 
 
 def without_names(subjects: Iterable[str]) -> list[str]:
     """Numbers of subjects as they are, and hashes of other names: records are published, and names may be those of people."""
-    return [name if name.isdecimal() else blake2b(name.encode(), digest_size=8).hexdigest() for name in subjects]
+    return [name if numbered(name) else blake2b(name.encode(), digest_size=8).hexdigest() for name in subjects]
 
 
 def describe_held_out(subjects: Collection[str]) -> str:
     """A sentence for model pages: which subjects a run holds out. It shows numbers only, as names may be those of people."""
-    numbers = [name for name in by_number(subjects) if name.isdecimal()]
+    numbers = [name for name in by_number(subjects) if numbered(name)]
     who = f"subject{'s' * (len(subjects) > 1)} {', '.join(numbers)}"
     if len(numbers) < len(subjects):
         who = f"{len(subjects)} training subject{'s' * (len(subjects) > 1)} of the user's choice"

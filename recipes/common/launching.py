@@ -58,6 +58,8 @@ HARMLESS = {
     "pose_dir",
     "report_to",
     "resamples",
+    # Only the path: a fingerprint of the recordings has the joined classes.
+    "same_classes",
     "save_minutes",
     "save_steps",
     "save_total_limit",
@@ -402,7 +404,7 @@ def add_options(parser: Parser, arguments: type, config: dict, without: Collecti
         if "dotted" in field.metadata:
             parser.epilog = " ".join(filter(None, [field.metadata["help"], parser.epilog]))
             continue
-        reading, text = _reading(hints[field.name]), field.metadata.get("help", "")
+        reading, text = _reading_of(field, hints[field.name]), field.metadata.get("help", "")
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         required = default is dataclasses.MISSING and field.name not in config
         if default not in (dataclasses.MISSING, None, [], "") and "default" not in text:
@@ -443,9 +445,9 @@ def read_value(value, reading: dict, may_be_none: bool):
     if value is None or isinstance(value, dict):
         return value
     is_list = reading.get("nargs") == "+"
-    if isinstance(value, list) != is_list:
-        raise ValueError(f"expected {'a list' if is_list else 'a single value'}, got {as_written(value)}")
-    items, values = value if is_list else [value], []
+    if isinstance(value, list) and not is_list:
+        raise ValueError(f"expected a single value, got {as_written(value)}")
+    items, values = value if isinstance(value, list) else [value], []
     read = reading.get("type", str)
     for item in items:
         try:
@@ -480,11 +482,12 @@ def typed(classes: Collection[type], options: dict, prefix: str = "--") -> dict:
             owner = owner.whole()
         (field,) = (field for field in dataclasses.fields(owner) if field.name == name)
         hint = typing.get_type_hints(owner)[name]
-        reading, may_be_none = _reading(hint), field.default is None or types.NoneType in typing.get_args(hint)
+        reading, may_be_none = (
+            _reading_of(field, hint),
+            field.default is None or types.NoneType in typing.get_args(hint),
+        )
         if may_be_none and value in ("none", "null"):
             value = None
-        if reading.get("nargs") == "+" and isinstance(value, str):
-            value = [value]
         try:
             converted[name] = read_value(value, reading, may_be_none)
         except ValueError as error:
@@ -521,6 +524,11 @@ def take_dotted(classes: Collection[type], command_line: list[str]) -> tuple[lis
         for name, words in given.items():
             given[name] = "true" if not words else words[0] if len(words) == 1 else words
     return others, {fields[0]: options}
+
+
+def _reading_of(field: dataclasses.Field, hint) -> dict:
+    """The keyword arguments of `add_argument` for a field; with "several" in its metadata, it takes several values."""
+    return _reading(hint) | ({"nargs": "+"} if field.metadata.get("several") else {})
 
 
 def _reading(hint) -> dict:

@@ -22,6 +22,7 @@ import numpy as np
 
 from action_llm.model_files import ModelFileError, as_written, read_json_object
 from action_llm_datasets.atomic_files import write_atomically
+from action_llm_recipes.common.joined_data_sets import family_of, origin_of
 from action_llm_recipes.common.records import RECORD, read_written
 from action_llm_recipes.common.stage_records import check_held_out, training_stages
 
@@ -59,11 +60,13 @@ class RecordingSet:
         Args:
             dataset: data set and protocol. A recording has the same hash under all protocols of its data set, as a skeleton and
                 as a video.
-            sample_ids: names of recordings, unique within the data set.
+            sample_ids: names of recordings, unique within the data set. A recording of joined data sets has the same hash as in
+                its own.
         """
-        family = re.match("[a-z]*", dataset)[0]
         names = sorted(set(map(str, sample_ids)))
-        hashes = np.array([_digest(f"{family}\0{name}".encode()) for name in names], ">u8").astype(np.uint64)
+        origins = (origin_of(dataset, name) for name in names)
+        content = [f"{family_of(title)}\0{name}".encode() for title, name in origins]
+        hashes = np.array(list(map(_digest, content)), ">u8").astype(np.uint64)
         order = hashes.argsort()
         return cls(hashes[order], [names[index] for index in order])
 
@@ -122,7 +125,7 @@ class SplitEvidence:
             hold_out: whether the held-out recordings are left out of training; True for a stage that trains nothing.
         """
         parts = _parts_of(splits, hold_out, is_windows=False)
-        return cls(data.protocol(), parts, (data.data_dir, *folders), data.chosen_subjects())
+        return cls(data.protocol(), parts, (*data.folders, *folders), data.chosen_subjects())
 
     @classmethod
     def of_sentences(cls, folder: str, splits, folders=(), *, hold_out: bool) -> "SplitEvidence":

@@ -1,11 +1,13 @@
 """The stages that a model was trained in, by its record, and the evaluations that their training data permits."""
 
+import itertools
 import unicodedata
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
 from action_llm.model_files import as_written
+from action_llm_recipes.common.joined_data_sets import titles_in
 from action_llm_recipes.common.records import RECORDS_WITHIN, read_record
 
 # Stages that are not trained on recordings. A small language model is trained on text.
@@ -37,12 +39,12 @@ def check_dataset(record: dict, dataset: str):
         return name.removesuffix("-with-skeletons")
 
     for stage, part in training_stages(record).items():
-        other = part.get("dataset", dataset)
-        same_builder = other in PROTOCOLS and dataset in PROTOCOLS and PROTOCOLS[other][0] is PROTOCOLS[dataset][0]
-        if same_builder and protocol(other) != protocol(dataset):
-            raise ValueError(
-                f"the {stage} was trained on {other}: its training recordings may be test recordings of {dataset}."
-            )
+        for other, own in itertools.product(titles_in(part.get("dataset", dataset)), titles_in(dataset)):
+            same_builder = other in PROTOCOLS and own in PROTOCOLS and PROTOCOLS[other][0] is PROTOCOLS[own][0]
+            if same_builder and protocol(other) != protocol(own):
+                raise ValueError(
+                    f"the {stage} was trained on {other}: its training recordings may be test recordings of {own}."
+                )
 
 
 class Stage(NamedTuple):

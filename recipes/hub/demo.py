@@ -253,7 +253,8 @@ def describe_training(model: str) -> str:
         return ""
     record = read_json_object(path)
     dataset = read_field(path, record, "sentences.dataset", str) or ""
-    if dataset.startswith("simulated") or read_field(path, record, "sentences.data.simulated", bool):
+    by_name = all(title.startswith("simulated") for title in dataset.split("+"))  # of several data sets
+    if by_name or read_field(path, record, "sentences.data.simulated", bool):
         return f"It was trained on **simulated** recordings ({markdown_code(dataset)}), not on recordings of people."
     return f"It was trained on {markdown_code(dataset)}." if dataset else ""
 

@@ -21,6 +21,7 @@ from action_llm.calibration import CALIBRATION, read_calibration
 from action_llm.escaping import markdown, markdown_code
 from action_llm.model_files import ModelFileError, read_field, read_json_object
 from action_llm_datasets.names import METRICS
+from action_llm_recipes.common.joined_data_sets import titles_in
 from action_llm_recipes.common.paper_settings import PAPER_OF, departures
 from action_llm_recipes.common.records import read_record, required
 from action_llm_recipes.common.split_evidence import (
@@ -548,7 +549,8 @@ def known_stages(record: dict) -> list[dict]:
 def is_simulated(record: dict) -> bool:
     """Whether the last stage was trained on simulated recordings, by the name of its protocol or the record of its data."""
     sentences = record.get("sentences") or record
-    return sentences.get("dataset", "").startswith("simulated") or bool((sentences.get("data") or {}).get("simulated"))
+    by_name = all(title.startswith("simulated") for title in titles_in(sentences.get("dataset", "")))
+    return by_name or bool((sentences.get("data") or {}).get("simulated"))
 
 
 def differ_by_seed_alone(first: dict, second: dict) -> bool:

@@ -409,7 +409,7 @@ class Recordings:
             for split, rows in self._splits.items()
             for index, sample_id in enumerate(rows["sample_id"])
         }
-        self._dataset = data.dataset
+        self._dataset = data.protocol()
 
     def clip(self, moment: Moment, size: int, context: float) -> bytes:
         """An MP4 file (H.264) without sound and metadata. A moment is slowed down and has `context` seconds around it.

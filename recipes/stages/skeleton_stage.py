@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 
 from action_llm_recipes.common.field_arguments import argument, config_arguments, extractor_arguments
+from action_llm_recipes.common.joined_data_sets import usual_layout
 
 logger = logging.getLogger(__name__)
 
@@ -268,7 +269,7 @@ def _extractor_settings(reading, rows) -> dict:
     """The settings of the feature extractor, with those that are left open taken from the training recordings."""
     settings = dataclasses.asdict(reading)
     if settings["layout"] is None:
-        settings["layout"] = rows[0]["layout"]
+        settings["layout"] = usual_layout(rows)
     if settings["num_persons"] is None:  # the data sets have no actions of more than two people
         settings["num_persons"] = min(2, max(shape[1] for shape in rows["shape"]))
     # New recordings without a rate or a vertical axis are read like the training recordings.

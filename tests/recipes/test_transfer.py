@@ -10,7 +10,8 @@ import pytest
 from action_llm.skeleton_layouts import LAYOUTS
 from action_llm_recipes import evaluate_transfer
 from action_llm_recipes.common.data_arguments import DataArguments
-from action_llm_recipes.evaluate_transfer import SharedClass, of_groups, read_shared_classes, shared
+from action_llm_recipes.common.shared_classes import read_shared_classes
+from action_llm_recipes.evaluate_transfer import SharedClass, of_groups, shared
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_shared_classes_of_utd_mhad_and_msr_action3d():
     classes = json.loads((ROOT / "datasets_scripts" / "utd_mhad.json").read_text("utf-8"))["classes"]
     names = {entry["name"] for entry in classes}
-    groups = read_shared_classes(str(ROOT / "recipes" / "robustness" / "utd_mhad_msr_action3d.yaml"))
+    groups = read_shared_classes(str(ROOT / "recipes" / "robustness" / "utd_mhad_msr_action3d.yaml"), "--classes")
     assert len(groups) == 11
     in_utd = [name for group in groups for name in group if name in names]
     assert len(in_utd) == 12, "the circle has two directions"
@@ -38,9 +39,9 @@ def test_the_shared_classes_of_utd_mhad_and_msr_action3d():
 def test_bad_files_are_refused(text, message, tmp_path):
     (tmp_path / "classes.yaml").write_text(text)
     with pytest.raises(ValueError, match=message):
-        read_shared_classes(str(tmp_path / "classes.yaml"))
+        read_shared_classes(str(tmp_path / "classes.yaml"), "--classes")
     with pytest.raises(ValueError, match="No such file"):
-        read_shared_classes(str(tmp_path / "none.yaml"))
+        read_shared_classes(str(tmp_path / "none.yaml"), "--classes")
 
 
 def test_names_are_looked_up_in_both_data_sets():
