@@ -121,18 +121,16 @@ def join_data_sets(data_sets: dict, same: Sequence[Sequence[str]] = ()):
     layouts = _layouts_of(data_sets)
     all_say_up = all("up" in rows.features for splits in data_sets.values() for rows in splits.values())
     columns = [*_COLUMNS, *["up"] * all_say_up]
-    label = datasets.ClassLabel(names=classes.names)
+    text, label = datasets.Value("string"), datasets.ClassLabel(names=classes.names)
     parts: dict[str, list] = {}
     for title, splits in data_sets.items():
         for split, rows in splits.items():
-            of_split = rows.select_columns(columns)
-            for name, feature, values in (
-                ("sample_id", datasets.Value("string"), [f"{title}/{name}" for name in rows["sample_id"]]),
-                ("label", label, [classes.labels[title][own] for own in rows["label"]]),
-                ("person", datasets.Value("string"), [person and f"{title}/{person}" for person in persons_of(rows)]),
-            ):
-                of_split = of_split.add_column(name, values, feature=feature)
-            parts.setdefault(split, []).append(of_split)
+            names = [f"{title}/{name}" for name in rows["sample_id"]]
+            labels = [classes.labels[title][own] for own in rows["label"]]
+            persons = [person and f"{title}/{person}" for person in persons_of(rows)]
+            part = rows.select_columns(columns).add_column("sample_id", names, feature=text)
+            part = part.add_column("label", labels, feature=label).add_column("person", persons, feature=text)
+            parts.setdefault(split, []).append(part)
     joined = datasets.DatasetDict({split: datasets.concatenate_datasets(rows) for split, rows in parts.items()})
     infos = {title: next(iter(splits.values())).info for title, splits in data_sets.items()}
     for name in ("description", "license", "citation", "homepage"):

@@ -76,9 +76,8 @@ class JoinedClasses:
         doubted = [f"{self.names[one]!r} and {self.names[other]!r}" for one, other in self.alike()]
         if doubted:
             logger.warning(
-                "%d pairs of names of different data sets may mean the same, but are different classes here: %s. List the "
-                "names of one class in the YAML file of --same_classes to join them.",
-                len(doubted),
+                "Different classes here, although their names nearly agree: %s. To join some, list the names of each class in "
+                "the YAML file of --same_classes.",
                 "; ".join(doubted),
             )
 
@@ -108,7 +107,7 @@ def join_classes(class_names: dict[str, list[str]], same: Sequence[Sequence[str]
         same: names of one class each, beside equal names (`read_shared_classes`).
 
     Raises:
-        ValueError: if two data sets have numbers for names, or a name in `same` is in no data set.
+        ValueError: if two data sets have numbers for names, or a name in `same` is in no data set or stands for two classes.
     """
     numbered = [
         title for title, names in class_names.items() if all(map(_NUMBERED.fullmatch, map(without_form, names)))
@@ -125,7 +124,10 @@ def join_classes(class_names: dict[str, list[str]], same: Sequence[Sequence[str]
             if (form := without_form(name)) not in known:
                 near = did_you_mean(name, [name for names in class_names.values() for name in names])
                 raise ValueError(f"--same_classes: no data set has a class {name!r}{near}.")
-            first_of[form] = group[0]
+            if first_of.setdefault(form, group[0]) != group[0]:
+                raise ValueError(
+                    f"--same_classes: {name!r} stands in two entries, of {first_of[form]!r} and {group[0]!r}."
+                )
     joined: dict[str, int] = {}
     classes = JoinedClasses([], {}, [])
     for title, names in class_names.items():
