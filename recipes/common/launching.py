@@ -58,7 +58,7 @@ HARMLESS = {
     "pose_dir",
     "report_to",
     "resamples",
-    # Only the path: a fingerprint of the recordings has the joined classes.
+    # Only the path: the fingerprint of the recordings is of the joined classes.
     "same_classes",
     "save_minutes",
     "save_steps",
@@ -412,7 +412,9 @@ def add_options(parser: Parser, arguments: type, config: dict, without: Collecti
         default = None if default is dataclasses.MISSING else default
         if field.name in config:
             may_be_none = field.default is None or types.NoneType in typing.get_args(hints[field.name])
-            default = _from_yaml(parser, field.name, config[field.name], reading, may_be_none)
+            given = config[field.name]
+            of_file = _reading_of(field, hints[field.name], is_list=isinstance(given, list))
+            default = _from_yaml(parser, field.name, given, of_file, may_be_none)
         group.add_argument(
             f"--{field.name}", default=default, required=required, help=text.replace("%", "%%"), **reading
         )
@@ -445,9 +447,9 @@ def read_value(value, reading: dict, may_be_none: bool):
     if value is None or isinstance(value, dict):
         return value
     is_list = reading.get("nargs") == "+"
-    if isinstance(value, list) and not is_list:
-        raise ValueError(f"expected a single value, got {as_written(value)}")
-    items, values = value if isinstance(value, list) else [value], []
+    if isinstance(value, list) != is_list:
+        raise ValueError(f"expected {'a list' if is_list else 'a single value'}, got {as_written(value)}")
+    items, values = value if is_list else [value], []
     read = reading.get("type", str)
     for item in items:
         try:
@@ -482,12 +484,12 @@ def typed(classes: Collection[type], options: dict, prefix: str = "--") -> dict:
             owner = owner.whole()
         (field,) = (field for field in dataclasses.fields(owner) if field.name == name)
         hint = typing.get_type_hints(owner)[name]
-        reading, may_be_none = (
-            _reading_of(field, hint),
-            field.default is None or types.NoneType in typing.get_args(hint),
-        )
+        reading = _reading_of(field, hint, is_list=isinstance(value, list))
+        may_be_none = field.default is None or types.NoneType in typing.get_args(hint)
         if may_be_none and value in ("none", "null"):
             value = None
+        if reading.get("nargs") == "+" and isinstance(value, str):
+            value = [value]
         try:
             converted[name] = read_value(value, reading, may_be_none)
         except ValueError as error:
@@ -526,9 +528,9 @@ def take_dotted(classes: Collection[type], command_line: list[str]) -> tuple[lis
     return others, {fields[0]: options}
 
 
-def _reading_of(field: dataclasses.Field, hint) -> dict:
-    """The keyword arguments of `add_argument` for a field; with "several" in its metadata, it takes several values."""
-    return _reading(hint) | ({"nargs": "+"} if field.metadata.get("several") else {})
+def _reading_of(field: dataclasses.Field, hint, is_list: bool = True) -> dict:
+    """The keyword arguments of `add_argument` for a field; one with "several" in its metadata takes a list or a value."""
+    return _reading(hint) | ({"nargs": "+"} if field.metadata.get("several") and is_list else {})
 
 
 def _reading(hint) -> dict:
