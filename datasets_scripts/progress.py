@@ -12,7 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from typing import ClassVar
+from typing import ClassVar, TextIO
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +27,15 @@ IGNORED_WARNINGS = (
 )
 
 
-def set_up_output():
-    """Sends log lines of the first process of a launch to standard output, and turns off progress bars outside a terminal."""
+def set_up_output(stream: TextIO | None = None):
+    """Sends log lines of the first process of a launch to a stream, by default the standard output, and turns off progress bars
+    outside a terminal."""
     first = os.environ.get("RANK", "0") == "0"
-    logging.basicConfig(level=logging.INFO if first else logging.WARNING, format="%(message)s", handlers=[_Handler()])
+    logging.basicConfig(
+        level=logging.INFO if first else logging.WARNING,
+        format="%(message)s",
+        handlers=[_Handler(stream or sys.stdout)],
+    )
     logging.getLogger("torch").setLevel(logging.WARNING)  # torch logs a summary of its caches at the end
     for message in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", re.escape(message))
@@ -42,10 +47,7 @@ def set_up_output():
 
 
 class _Handler(logging.StreamHandler):
-    """Writes to standard output, above the bar if there is one."""
-
-    def __init__(self):
-        super().__init__(sys.stdout)
+    """Writes above the bar if there is one."""
 
     def emit(self, record: logging.LogRecord):
         if "tqdm" not in sys.modules:

@@ -21,11 +21,14 @@ for the same file.
 
 `--draw` writes a video, and `--window` opens a window, with the last label, and people with the numbers of their tracks and,
 with `--per_person true`, their own labels. A pose is drawn on its own frame. If frames come faster than they can be processed,
-a camera or an address skips frames; a file takes longer. The last line of the log has the frames per second of each stage; the
-stage `read` decodes frames of a file, and waits for those of a camera or an address.
+a camera or an address skips frames; a file takes longer. The last line of the log, which goes to the standard error, has the
+frames per second of each stage; the stage `read` decodes frames of a file, and waits for those of a camera or an address.
 
-Addresses are `rtsp`, `http` or `https`. Playlists (HLS, DASH), which lead to further addresses, are refused. No test here has a
-camera or an RTSP server: a file, and a file from an HTTP server, take their place.
+While a camera or a stream is silent, the picture is black, so that nobody is seen, and the times of the labels go on. If it is
+lost, it is opened again every two seconds, until Ctrl-C. If there is no picture in the first ten seconds, that is an error.
+
+Addresses are `rtsp`, `http` or `https`. Playlists (HLS, DASH), which lead to further addresses, are refused. A file at an
+address is read at its own speed, to its end. In the tests, a device of FFmpeg with a test picture takes the place of a camera.
 """
 
 import contextlib
@@ -111,14 +114,15 @@ def main(arguments: LiveArguments) -> dict[str, float]:
     for name in () if reads_skeletons else ("pose", "pose_model", "max_people", "mirrored", "fps", "per_person"):
         if getattr(arguments, name) != getattr(LiveArguments, name):  # the class has the defaults
             raise ValueError(f"--{name}: this recogniser reads videos, and estimates no poses: leave it out.")
-    clock = Stopwatch()
+    clock, estimator = Stopwatch(), None
+    if reads_skeletons:
+        estimator = load_pose_estimator(arguments.pose, arguments.pose_model, arguments.max_people)
     with contextlib.ExitStack() as stack:
         video = stack.enter_context(open_source(arguments))
         if reads_skeletons:
-            estimator = load_pose_estimator(arguments.pose, arguments.pose_model, arguments.max_people)
             rate = min(arguments.fps or video.info.fps, video.info.fps)
         else:
-            estimator, extractor = None, processor.feature_extractor
+            extractor = processor.feature_extractor
             rate = extractor.frames_per_segment * (3 if extractor.channels == "time" else 1)
             rate *= segments_per_second(extractor)
         view = View(open_screens(arguments, rate, stack), estimator and estimator.layout)
@@ -135,6 +139,7 @@ def main(arguments: LiveArguments) -> dict[str, float]:
         parts = recording
         if reads_skeletons:
             pieces = estimator.stream(recording, fps=arguments.fps, mirrored=arguments.mirrored)
+            stack.enter_context(contextlib.closing(pieces))
             parts = view.with_poses(clock.timed("pose", pieces), clock)
         lines = sys.stdout
         if arguments.output is not None:
@@ -204,6 +209,29 @@ def caption_of(line: dict) -> str:
     return f"{line['label']} {line['probability']:.0%}{doubt} {delay}"
 
 
+def apart(boxes: list[tuple[float, float, float, float]], height: float) -> list[tuple[float, float, float, float]]:
+    """
+    Moves labels that overlap earlier ones: above them, or below them if there is no room.
+
+    Args:
+        boxes: left, top, right and bottom of each label in pixels.
+        height: of the picture.
+    """
+    placed = []
+    for left, top, right, bottom in boxes:
+        tall = bottom - top
+        others = [box for box in placed if box[0] < right and left < box[2]]
+        tops = [top, *(edge for box in others for edge in (box[1] - tall, box[3]))]
+        free = [
+            edge
+            for edge in tops
+            if 0 <= edge <= height - tall and all(edge + tall <= box[1] or box[3] <= edge for box in others)
+        ]
+        top = min(free, key=lambda edge: (edge > top, abs(edge - top)), default=top)
+        placed.append((left, top, right, top + tall))
+    return placed
+
+
 class View:
     """
     The frames on screens, with the people and the last label. Frames wait for their poses.
@@ -256,13 +284,17 @@ class View:
         draw, size = ImageDraw.Draw(image), max(12, image.height // 18)
         if piece is not None:
             small = max(10, image.height // 30)
+            margin, texts, boxes = small / 4, [], []
             for number, joints in zip(piece.body_ids.tolist(), piece.color_pixels[0], strict=True):
                 text = drawable(" ".join([str(number), *filter(None, [self.labels.get(number)])]))
-                text = shortened(text, image.width - small, small)
-                width, top = text_width(text, small), max(joints[:, 1].min() - 2 * small, 0)
+                texts.append(shortened(text, image.width - small, small))
+                width = text_width(texts[-1], small) + 2 * margin
                 left = max(min(joints[:, 0].mean() - width / 2, image.width - width), 0)
-                draw.rectangle((left - small / 4, top, left + width + small / 4, top + 5 * small / 4), fill="black")
-                draw_text(draw, (left, top), text, "white", small)
+                top = max(min(joints[:, 1].min() - 2 * small, image.height - small - margin), 0)
+                boxes.append((left, top, left + width, top + small + margin))
+            for text, box in zip(texts, apart(boxes, image.height), strict=True):
+                draw.rectangle(box, fill="black")
+                draw_text(draw, (box[0] + margin, box[1]), text, "white", small)
         if self.caption:
             text = shortened(drawable(self.caption), image.width - size, size)
             draw.rectangle((0, 0, image.width, 3 * size // 2), fill="black")
@@ -314,4 +346,4 @@ class Stopwatch:
 
 
 if __name__ == "__main__":
-    launch(main, *ARGUMENTS)
+    launch(main, *ARGUMENTS, messages=sys.stderr)  # the standard output is for labels

@@ -120,7 +120,7 @@ def launch_command(main: Callable):
         return main()
 
 
-def launch(main: Callable, *classes: type, resumes: bool = False):
+def launch(main: Callable, *classes: type, resumes: bool = False, messages: typing.TextIO | None = None):
     """
     Parses the command line, calls `main` with an instance of each argument class, and returns its result.
 
@@ -128,9 +128,10 @@ def launch(main: Callable, *classes: type, resumes: bool = False):
         main: function of the recipe.
         *classes: argument classes of the recipe, in the order of the parameters of `main`.
         resumes: whether the same command resumes a run that was stopped.
+        messages: where log lines go; by default the standard output.
     """
     # First, because libraries read these settings when they are imported.
-    set_up_output()
+    set_up_output(messages)
     with ending_well(Path(sys.argv[0]).name, resumes):
         return main(*parse(classes, sys.argv[1:], inspect.unwrap(main).__globals__["__doc__"]))
 

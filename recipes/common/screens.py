@@ -61,7 +61,7 @@ class WindowScreen:
         self._label.pack()
 
     def show(self, picture: np.ndarray) -> None:
-        """Shows a picture, uint8 (height, width, 3).
+        """Shows a picture, uint8 (height, width, 3), smaller if it does not fit on the screen.
 
         Raises:
             WindowClosed: if the user has closed the window.
@@ -70,8 +70,10 @@ class WindowScreen:
 
         from PIL import Image, ImageTk
 
+        image = Image.fromarray(picture)
         try:
-            self._picture = ImageTk.PhotoImage(Image.fromarray(picture), master=self._window)
+            image.thumbnail((self._window.winfo_screenwidth(), self._window.winfo_screenheight()))
+            self._picture = ImageTk.PhotoImage(image, master=self._window)
             self._label.configure(image=self._picture)
             self._window.update()
         except tkinter.TclError as error:

@@ -478,6 +478,12 @@ launch_command(main)
     assert (done.returncode, done.stderr.strip()) == (130, "command.py: stopped.")
 
 
+def test_messages_leave_the_standard_output_to_results():
+    code = code_of("print('label'); launching.logger.info('message')").replace("resumes=True", "messages=sys.stderr")
+    done = python("-c", code)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "label\n", "message\n")
+
+
 def test_a_fault_of_the_program_keeps_its_traceback():
     done = python("-c", code_of("json.loads('x')"))
     assert done.returncode == 1

@@ -3,14 +3,17 @@
 import functools
 import itertools
 import json
+import sys
 import threading
 import time
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
+from rtsp_camera import rtsp_camera
 from tiny_models import tiny_recogniser
 from tiny_poses import BrightCorner
 from tiny_videos import tiny_video
@@ -20,7 +23,7 @@ from action_llm.pose_estimation import PoseEstimator
 from action_llm.video_files import open_video
 from action_llm.video_frames import VideoFileError
 from action_llm_recipes import live
-from action_llm_recipes.common import screens
+from action_llm_recipes.common import live_video, screens
 from action_llm_recipes.common.live_video import LiveVideo, open_address, open_camera
 
 
@@ -202,31 +205,169 @@ def test_a_stream_from_an_address_keeps_its_pace_and_skips_frames(tmp_path):
     assert {len(piece.present) for piece in pieces} == {1}
 
 
-def test_a_stream_is_not_closed_while_it_is_read():
-    """FFmpeg crashes then. The reader was interrupted, and its frames are not read to their end."""
+class Source(SimpleNamespace):
+    """A container of PyAV without an end, whose packets are an iterator of frames, errors, and `HUNG` for silence."""
+
+    duration, size, is_closed = None, -1, False
+
+    def __init__(self, packets):
+        super().__init__(packets=iter(packets), streams=SimpleNamespace(video=[SimpleNamespace(average_rate=100)]))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.is_closed = True
+
+    def demux(self, stream):
+        for packet in self.packets:
+            if isinstance(packet, BlockingIOError):
+                raise packet
+            if packet is HUNG:
+                HUNG.wait(5)
+            yield SimpleNamespace(decode=functools.partial(decoded, packet))
+
+
+HUNG = threading.Event()
+
+
+def decoded(packet):
+    if isinstance(packet, Exception):
+        raise packet
+    return [] if packet is HUNG else [packet]
+
+
+def frame(grey: int):
+    pixels = np.full((32, 48, 3), grey, np.uint8)
+    return av.VideoFrame.from_ndarray(pixels, format="rgb24")
+
+
+@pytest.fixture
+def sources(monkeypatch):
+    """Gives the containers that `av.open` returns, one after the other; the last one again and again."""
+
+    def given(*containers):
+        left = list(containers)
+        monkeypatch.setattr(live_video.av, "open", lambda *arguments, **settings: left.pop(0) if left[1:] else left[0])
+
+    HUNG.clear()
+    monkeypatch.setattr(live_video, "QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(live_video, "RETRY_SECONDS", 0.01)
+    yield given
+    HUNG.set()
+
+
+def frames_until(video, last):
+    """The brightness of the frames of a video, until `last`."""
+    for shown in video._frames_in_order(itertools.count(0, 0.005)):
+        yield (grey := int(shown.to_ndarray().mean()))
+        if grey == last:
+            return
+
+
+def test_a_source_is_closed_by_the_thread_that_reads_it(sources):
+    """FFmpeg crashes if another thread closes it. The reader is interrupted, and its frames are not read to their end."""
+
+    def packets():
+        for _ in itertools.count():
+            time.sleep(0.01)
+            read.append(source.is_closed)
+            yield frame(100)
+
     read = []
-
-    class Container(SimpleNamespace):
-        is_closed = False
-
-        def decode(self, stream):
-            for number in itertools.count():
-                time.sleep(0.01)
-                read.append(self.is_closed)
-                yield SimpleNamespace(time=number / 100)
-
-        def close(self):
-            self.is_closed = True
-
-    context = SimpleNamespace(width=48, height=32)
-    stream = SimpleNamespace(codec_context=context, average_rate=30, guessed_rate=30)
-    video = LiveVideo("endless", Container(streams=SimpleNamespace(video=[stream])))
-    with video:
-        frames = video._frames_in_order(itertools.repeat(0.0))
-        next(frames)
+    sources(source := Source(packets()))
+    with LiveVideo("endless", "") as video:
+        next(video._frames_in_order(itertools.repeat(0.0)))
     count = len(read)
     time.sleep(0.03)
-    assert len(read) == count and not any(read) and video._container.is_closed
+    assert len(read) == count and not any(read) and source.is_closed
+
+
+def test_a_silent_source_is_black_and_closes_at_once(sources, caplog):
+    sources(Source([frame(100), HUNG, frame(200), HUNG]))
+    with LiveVideo("camera 7", "") as video:
+        assert set(frames_until(video, 0)) <= {0, 100}
+        assert caplog.messages == ["camera 7: no picture in 0.05 s"]
+        start = time.monotonic()
+    assert time.monotonic() - start < 1
+    sources(Source([frame(100), HUNG, frame(200)]))
+    with LiveVideo("camera 7", "") as video:
+        for grey in frames_until(video, 200):
+            if grey == 0:
+                HUNG.set()
+        assert "camera 7: pictures arrive again" in caplog.messages
+
+
+def test_a_source_that_never_answers_is_an_error(sources, monkeypatch, caplog):
+    monkeypatch.setattr(live_video, "SILENT_SECONDS", 0.1)
+    sources(Source([HUNG]))
+    with pytest.raises(VideoFileError, match=r"camera 7: expected a video, found no picture in 0\.1 s"):
+        LiveVideo("camera 7", "")
+    assert caplog.messages == ["camera 7: no picture in 0.05 s"]
+
+
+def test_a_lost_source_is_opened_again(sources, caplog):
+    sources(Source([frame(100)]), Source([]), Source([]), Source([frame(200), HUNG]))
+    with LiveVideo("camera 7", "") as video:
+        assert set(frames_until(video, 200)) <= {0, 100, 200}
+        HUNG.set()
+    lost = [message for message in caplog.messages if "lost" in message]
+    assert lost == ["camera 7 is lost (it ended): opening it again every 0.01 s"]
+
+
+def test_damaged_packets_and_cameras_that_do_not_wait(sources, caplog):
+    damaged, waits = (getattr(av.error, name)(0, "") for name in ("InvalidDataError", "BlockingIOError"))
+    sources(Source([damaged, waits, frame(100), waits, damaged, frame(200), HUNG]))
+    with LiveVideo("camera 7", "") as video:
+        assert set(frames_until(video, 200)) <= {0, 100, 200}
+        assert not [message for message in caplog.messages if "lost" in message]
+        HUNG.set()
+
+
+def test_a_camera_of_rtsp_by_its_address(tmp_path):
+    with rtsp_camera(tiny_video(45, container="mpegts")) as address, open_address(address) as video:
+        assert (video.picture_size(), video.info.fps, video.info.seconds) == ((32, 48), 30.0, float("inf"))
+        assert next(video.pictures_in_order([0.0])).shape == (32, 48, 3)
+
+
+def test_labels_of_a_camera(recognisers, tmp_path, monkeypatch):
+    """Instead of a camera, FFmpeg has a device with a test picture."""
+
+    class Closing(SimpleNamespace):
+        shown = []
+
+        def show(self, picture):
+            self.shown.append(picture)
+            if len(self.shown) == 20:
+                raise screens.WindowClosed
+
+        def close(self):
+            pass
+
+    monkeypatch.setitem(live_video.CAMERAS, sys.platform, ("lavfi", "testsrc=size=48x32:rate={},realtime"))
+    monkeypatch.setattr(screens, "WindowScreen", lambda title: Closing())
+    settings = {"camera": 20, "output": str(tmp_path / "labels.jsonl"), "window": True, "seconds": 0.2, "stride": 0.1}
+    live.main(live.LiveArguments(recognisers["videos"], **settings))
+    lines = [json.loads(line) for line in (tmp_path / "labels.jsonl").read_text().splitlines()]
+    assert [line["start"] for line in lines[:3]] == [0.0, 0.1, 0.2]
+    assert Closing.shown[-1].shape == (32, 48, 3) and len({picture.tobytes() for picture in Closing.shown}) > 2
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_labels_do_not_overlap(seed):
+    generator = np.random.default_rng(seed)
+    lefts, tops = generator.integers(300, size=6), generator.integers(60, size=6)
+    boxes = [(left, top, left + 200, top + 20) for left, top in zip(lefts, tops, strict=True)]
+    placed = live.apart(boxes, 240)
+    assert placed[0] == boxes[0]
+    for (left, top, right, bottom), box in zip(placed, boxes, strict=True):
+        assert (left, right, bottom - top) == (box[0], box[2], 20) and 0 <= top <= 220
+    for one, other in itertools.combinations(placed, 2):
+        assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+    assert live.apart([(0, 50, 10, 70), (5, 55, 15, 75), (20, 55, 30, 75)], 240)[1:] == [
+        (5, 30, 15, 50),
+        (20, 55, 30, 75),
+    ]
 
 
 def test_addresses_lead_to_videos_alone(tmp_path):
@@ -238,6 +379,9 @@ def test_addresses_lead_to_videos_alone(tmp_path):
         for name in ("list.m3u8", "missing.mp4"):
             with pytest.raises(VideoFileError, match=f"{name}: expected a video, found"):
                 open_address(f"{address}/{name}")
+        with pytest.raises(VideoFileError) as error:
+            open_address(address.replace("//", "//me:secret@") + "/missing.mp4")
+        assert "secret" not in str(error.value) and "127.0.0.1" in str(error.value)
     for other in (f"file://{tmp_path}/clip.ts", "concat:a|b", str(tmp_path / "clip.ts"), "udp://0.0.0.0:1"):
         with pytest.raises(VideoFileError, match="expected an address of rtsp, http, https, found the scheme"):
             open_address(other)
