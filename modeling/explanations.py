@@ -1,10 +1,12 @@
-"""Explanations that can be checked: which tokens changed the decision, when they occurred, and how the body moved meanwhile.
+"""Explanations that can be checked: which tokens changed the decision, when they occurred, and what moved meanwhile.
 
 Class probabilities are exact, so the contribution of a token is exact too: the class is scored again without it. The text is
-composed of contributions and of measured movements (`motion_narration`); no language model writes it.
+composed of contributions and of measured movements: of joints (`motion_narration`), or in the frames of a video
+(`video_motion`). No language model writes it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -77,6 +79,7 @@ def explain(
     *,
     times: Sequence[tuple[float, float]] | None = None,
     recording: Any = None,
+    fps: float | None = None,
     class_names: Sequence[str] | None = None,
     list_classes: bool | None = None,
     unsure_below: float = 0.0,
@@ -97,8 +100,10 @@ def explain(
             sentence, in the order of the class list. By default, the sentence is scored here.
         times (`Sequence[tuple[float, float]]`, *optional*): Start and end of each token in seconds. Without them, the text says
             where in the sentence the tokens are.
-        recording (*optional*): The recorded skeleton, in any form that the feature extractor reads. With `times`, the text then
-            describes the movement during each token.
+        recording (*optional*): The recording, in any form that the feature extractor reads. With `times`, the text then
+            describes what moves during each token.
+        fps (`float`, *optional*): Frames per second of a video that is a folder or an array of frames, by default that of the
+            feature extractor.
         class_names (`Sequence[str]`, *optional*): The class list, if it differs from the trained classes.
         list_classes (`bool`, *optional*): Overrides the processor's `list_classes`.
         unsure_below (`float`): Below this probability, the text says that the model is not sure.
@@ -107,7 +112,8 @@ def explain(
             probabilities given this sentence, calibrated if the model is.
         num_reasons (`int`): Maximum number of tokens that the text names. Only tokens that support the label are named.
         lexicon (`Sequence[TokenEntry]`, *optional*): Lexicon of the action model (`build_lexicon`), by default from the model's
-            repository. For tokens without a measured movement, the text names the other classes in which they occur most.
+            repository. Tokens that are named are described by it. Without a recording, the text tells what its tokens show as a
+            rule or, if they are not described, the other classes in which they occur most.
         label (`str`, *optional*): The class to explain, by default the most likely one.
         name_tokens (`bool`): Whether the text names the tokens, in brackets.
 
@@ -144,7 +150,8 @@ def explain(
     is_sure = label is not None or probabilities[best] >= unsure_below
     lexicon = model.lexicon if lexicon is None else lexicon
     answer = _answer(names, probabilities, best, is_sure)
-    reason = _reason(names[best], evidence, num_reasons, narration, lexicon, name_tokens)
+    with _opened(processor, recording, fps) as video:
+        reason = _reason(names[best], evidence, num_reasons, narration, video, lexicon, name_tokens)
     return Explanation(
         names[best],
         probabilities[best],
@@ -292,6 +299,22 @@ def _narration(processor, recording):
     return narrate(recording[0] if isinstance(recording, list | tuple) else recording, reading=extractor.to_dict())
 
 
+@contextmanager
+def _opened(processor, recording, fps: float | None) -> Iterator[Any]:
+    """The opened video of a recording; None for a skeleton, or without a recording."""
+    from .feature_extraction_video import VideoFeatureExtractor
+    from .video_files import open_video
+
+    extractor = processor.feature_extractor
+    if recording is None or type(extractor).__name__ != VideoFeatureExtractor.__name__:
+        yield None
+    elif hasattr(recording, "frames_at"):  # opened by the caller, who closes it
+        yield recording
+    else:
+        with open_video(recording, fps=extractor.fps if fps is None else fps) as video:
+            yield video
+
+
 def _answer(names: Sequence[str], probabilities: Sequence[float], best: int, is_sure: bool) -> str:
     if is_sure:
         return f"{names[best]}, with a probability of {probabilities[best]:.0%}."
@@ -305,6 +328,7 @@ def _reason(
     evidence: Sequence[TokenEvidence],
     num_reasons: int,
     narration,
+    video,
     lexicon: Sequence[TokenEntry] | None,
     name_tokens: bool,
 ) -> str:
@@ -320,29 +344,54 @@ def _reason(
         return f"No single token supports it.{doubt}"
     if not num_reasons:
         return doubt.strip()
+    is_skeleton = narration is not None and bool(narration.events)
+    is_measured = is_skeleton or (video is not None and not np.isnan(evidence[0].start))
     # Tokens of the same movement are named together.
     groups: dict[str, list[TokenEvidence]] = {}
     for token in sorted(supporting[:num_reasons], key=lambda token: token.place):
-        groups.setdefault(_meanwhile(token, label, narration, lexicon), []).append(token)
-    is_skeleton = narration is not None and bool(narration.events)
+        if is_skeleton:
+            meanwhile = _movement(token, narration)
+        elif is_measured:
+            meanwhile = _change(token, video)
+        else:
+            meanwhile = _as_a_rule(token, label, lexicon)
+        groups.setdefault(meanwhile, []).append(token)
     parts = []
     for meanwhile, tokens in groups.items():
-        named = f" ({', '.join(dict.fromkeys(token.word for token in tokens))})" if name_tokens else ""
+        named = f" ({'; '.join(dict.fromkeys(_named(token, lexicon) for token in tokens))})" if name_tokens else ""
         when = _when(tokens, len(evidence))
-        text = f"{meanwhile} {when}" if is_skeleton else f"{when}{f' ({meanwhile})' if meanwhile else ''}"
+        text = f"{meanwhile} {when}" if is_measured else f"{when}{f' ({meanwhile})' if meanwhile else ''}"
         parts.append(f"{text}{named}")
-    subject = "the person" if is_skeleton else "what happens"
-    return f"Strongest evidence: {subject} {_listed(parts)}.{doubt}"
+    subject = "the person " if is_skeleton else "" if is_measured else "what happens "
+    return f"Strongest evidence: {subject}{_listed(parts)}.{doubt}"
 
 
-def _meanwhile(token: TokenEvidence, label: str, narration, lexicon: Sequence[TokenEntry] | None) -> str:
-    """What the first person does during a token, of several movements the largest, or else the pose; for videos, the other
-    classes in which the token is frequent."""
-    if narration is None or not narration.events:
-        classes = (
-            [name for name, _ in lexicon[token.action_id].classes if name != label] if lexicon is not None else []
-        )
-        return f"as in {' and '.join(classes[:2])}" if classes else ""
+def _change(token: TokenEvidence, video) -> str:
+    """What moves in a video during a token."""
+    from .video_motion import describe_motions, measure_motion
+
+    return describe_motions([measure_motion(video, token.start, token.end)])[0]
+
+
+def _named(token: TokenEvidence, lexicon: Sequence[TokenEntry] | None) -> str:
+    """A token, and what it shows as a rule if it is described."""
+    description = "" if lexicon is None else lexicon[token.action_id].description
+    return f"{token.word}: as a rule, {description}" if description else token.word
+
+
+def _as_a_rule(token: TokenEvidence, label: str, lexicon: Sequence[TokenEntry] | None) -> str:
+    """What a token shows as a rule, by its description or else by other classes than the explained one; empty if unknown."""
+    if lexicon is None:
+        return ""
+    entry = lexicon[token.action_id]
+    if entry.description:
+        return f"as a rule, {entry.description}"
+    classes = [name for name, _ in entry.classes if name != label]
+    return f"as in {' and '.join(classes[:2])}" if classes else ""
+
+
+def _movement(token: TokenEvidence, narration) -> str:
+    """What the first person does during a token, of several movements the largest, or else the pose."""
     half = (token.end - token.start) / 2
     moves = [move for move in narration.events[0] if min(move.end, token.end) - max(move.start, token.start) >= half]
     if moves:

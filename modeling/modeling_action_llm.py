@@ -508,7 +508,7 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
             processor ([`ActionLLMProcessor`]): the processor of this model.
             outputs ([`ActionClassifierOutput`]): outputs of this model for recordings.
             index (`int`, defaults to 0): index of the recording in the batch.
-            **settings: arguments of [`~explanations.explain`]. With a skeleton's `recording`, the text describes the movement.
+            **settings: arguments of [`~explanations.explain`]. With the `recording`, the text describes what moves.
 
         Returns:
             `Explanation` with `label`, `probability`, `probabilities`, `text`, `evidence` and, if the model was trained to

@@ -225,6 +225,7 @@ class ActionRecognitionPipeline(Pipeline):
             "fps": fps,
             "pose": pose,
             "mirrored": mirrored,
+            "explain": explain,
             "on_error": on_error,
         }
         forward = {
@@ -287,14 +288,15 @@ class ActionRecognitionPipeline(Pipeline):
         fps: float | None = None,
         pose: str | PoseEstimator | None = None,
         mirrored: bool = False,
+        explain: bool = False,
         on_error: str = "raise",
     ) -> dict[str, Any]:
         """Reads a recording.
 
         Returns:
-            `dict`: `inputs`, the model's inputs for each version; `recording`, the skeletons for the explanation (None for
-            videos); `warnings`. With `per_person`, only `people`: the same for each of them, and `person`, `start` and `end`.
-            With `on_error="return"`, only `error` if the recording cannot be read.
+            `dict`: `inputs`, the model's inputs for each version; `recording` for the explanation, the skeletons or, with
+            `explain`, the video, and its `fps`; `warnings`. With `per_person`, only `people`: the same for each of them, and
+            `person`, `start` and `end`. With `on_error="return"`, only `error` if the recording cannot be read.
         """
         sample_id = _sample_id(recording)
         try:
@@ -345,9 +347,9 @@ class ActionRecognitionPipeline(Pipeline):
             if on_error == "raise":
                 raise
             return {"error": f"{sample_id}: too large to be read ({type(error).__name__}: {error})"}
-        # Explanations do not need the video, and an open file cannot be sent to another process.
-        recording = recording if self._reads_skeletons else None
-        return {"inputs": inputs, "recording": recording, "warnings": doubts}
+        if not self._reads_skeletons:
+            recording = _to_explain(recording) if explain else None
+        return {"inputs": inputs, "recording": recording, "fps": fps, "warnings": doubts}
 
     @property
     def _reads_skeletons(self) -> bool:
@@ -480,7 +482,7 @@ class ActionRecognitionPipeline(Pipeline):
         names = self.processor.class_names if candidate_labels is None else list(candidate_labels)
         originals = [sum(counts[:place]) for place in range(len(counts))]  # index of each recording's first version
         for index, count, decision in zip(originals, counts, readable, strict=True):
-            recording = decision.pop("recording")
+            recording, fps = decision.pop("recording"), decision.pop("fps", None)
             probabilities = self._mean(logits[index : index + count], calibrated)
             decision["probabilities"] = dict(zip(names, probabilities, strict=True))
             threshold = unsure_below
@@ -497,11 +499,13 @@ class ActionRecognitionPipeline(Pipeline):
             if return_tokens:
                 decision["tokens"] = self._tokens(outputs, index)
             if explain:
+                _rewind(recording)
                 reason = self.model.explain(
                     self.processor,
                     outputs,
                     index,
                     recording=recording,
+                    fps=fps,
                     class_names=candidate_labels,
                     list_classes=listed,
                     unsure_below=threshold,
@@ -607,6 +611,19 @@ def _rewind(recording: Any) -> None:
     """Moves an open file to its start, so that it can be read again."""
     if hasattr(recording, "seekable") and recording.seekable():
         recording.seek(0)
+
+
+def _to_explain(video: Any) -> Any:
+    """A video that is looked at again: what can be sent to another process, which an open file cannot; None if it is gone."""
+    if isinstance(video, str | os.PathLike | io.BytesIO) or hasattr(video, "__array__"):
+        return video
+    name = getattr(video, "name", None)
+    if isinstance(name, str) and os.path.isfile(name):
+        return os.path.abspath(name)
+    if not (hasattr(video, "seekable") and video.seekable()):
+        return None
+    _rewind(video)
+    return io.BytesIO(video.read())
 
 
 class _Download(tempfile.SpooledTemporaryFile):

@@ -28,7 +28,10 @@ class TokenEntry:
             class's sentences that contain the token, divided by the share of all sentences; only lifts above 1.
         when: Mean position in the sentence, from 0 (start) to 1 (end).
         examples: Occurrences: sample id, start and end in seconds.
-        description: What the token looks like, if somebody has described it.
+        description: What the token looks like, if it has been described. For videos, what happens in its occurrences
+            (`describe_motions`), empty if they differ.
+        measured: Number of occurrences that the description was measured on; 0 if it is not of occurrences.
+        agreement: Share of these occurrences that agree with the description or, if they differ, on what is most frequent.
     """
 
     action_id: int
@@ -38,6 +41,8 @@ class TokenEntry:
     when: float = 0.0
     examples: list[tuple[str, float, float]] = field(default_factory=list)
     description: str = ""
+    measured: int = 0
+    agreement: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """The entry as a dict for JSON."""
@@ -76,6 +81,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 def _are_rows(value: Any, *columns: Callable) -> bool:
     return isinstance(value, list) and all(
         isinstance(row, list)
@@ -88,12 +97,14 @@ def _are_rows(value: Any, *columns: Callable) -> bool:
 
 _ENTRY_FIELDS = {
     "action_id": lambda value: isinstance(value, int) and not isinstance(value, bool),
-    "count": lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
+    "count": lambda value: _is_count(value),
     "seconds": _is_number,
     "classes": lambda value: _are_rows(value, _is_number),
     "when": _is_number,
     "examples": lambda value: _are_rows(value, _is_number, _is_number),
     "description": lambda value: isinstance(value, str),
+    "measured": lambda value: _is_count(value),
+    "agreement": _is_number,
 }
 
 

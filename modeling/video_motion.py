@@ -14,19 +14,19 @@ from scipy.ndimage import gaussian_filter, map_coordinates, uniform_filter
 
 from .video_frames import VideoFrames
 
-# Frames are scaled so that the longer side has SIDE pixels, and compared in pairs, about RATE per second. At least LEAST_SECONDS
-# are looked at, around the middle of a shorter part; of a longer part, at most MAX_PAIRS pairs.
+# Frames are scaled so that the longer side has SIDE pixels, and compared in pairs, about RATE per second. At least
+# LEAST_SECONDS are looked at, around the middle of a shorter part; of a longer part, at most MAX_PAIRS pairs.
 SIDE, RATE, LEAST_SECONDS, MAX_PAIRS = 160, 15.0, 0.2, 24
-# Flow: levels of the pyramid, steps per level, width of the window in pixels, and weights that keep flow and gain at 0 where the
-# window has no structure; for brightness from 0 to 1.
+# Flow: levels of the pyramid, steps per level, width of the window in pixels, and weights that keep flow and gain at 0 where
+# the window has no structure; for brightness from 0 to 1.
 LEVELS, STEPS, WINDOW, FLOW_WEIGHT, GAIN_WEIGHT = 3, 3, 7, 1e-4, 1e-2
-# A pixel moves if it goes MOVING pixels between the frames of a pair, and the square of its change is at least CHANGED and NOISE
-# times that of a quarter of the picture.
+# A pixel moves if it goes MOVING pixels between the frames of a pair, and the square of its change is above CHANGED and above
+# NOISE times the lower quartile of the picture.
 MOVING, CHANGED, NOISE = 1.2, 4e-4, 3.0
 # The camera's motion is that of the structured pixels in the outer BAND of the picture, if they fill LEAST_OF_BAND of it.
 BAND, LEAST_OF_BAND = 1 / 4, 0.25
-# Brightness up to BLACK, of 255, counts as black. A figure has a black border around it, apart from OFF_BLACK of its pixels, and
-# a size within FIGURE, as a share of the picture.
+# Brightness up to BLACK, of 255, counts as black. The border around a figure is black, apart from OFF_BLACK of its pixels, and
+# the size of a figure is within FIGURE, as a share of the picture.
 BLACK, OFF_BLACK, FIGURE = 32, 0.05, (0.005, 0.5)
 
 # The unit of length is the height of the figure, or half that of the picture. Less moving area times speed than STILL counts as
@@ -115,7 +115,7 @@ def measure_motion(video: VideoFrames, start: float, end: float) -> Motion:
 
 
 def _motion_of(pairs: np.ndarray, rate: float) -> Motion:
-    """The motion in pairs of grey frames (N, 2, H, W) from 0 to 255; `rate` is the inverse of the seconds between two frames."""
+    """The motion in pairs of grey frames (N, 2, H, W) from 0 to 255; between the frames of a pair are 1 / `rate` seconds."""
     figure = _figure(pairs)
     unit = pairs.shape[2] / 2 if figure is None else figure.height
     pairs, (top, left) = (pairs, (0, 0)) if figure is None else _cropped(pairs)
@@ -278,7 +278,7 @@ def camera_motion(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _camera_system(height: int, width: int, spacing: int) -> np.ndarray:
-    """(2, 4, H, W): flow to the right and down of a pan to the right, a pan down, a zoom and a roll, for pixels `spacing` apart."""
+    """(2, 4, H, W): the flow of pans to the right and down, of a zoom and of a roll, for pixels `spacing` apart."""
     rows, columns = np.mgrid[:height, :width] * float(spacing)
     x, y = (columns - columns.mean()) / SIDE, (rows - rows.mean()) / SIDE
     one, zero = np.ones_like(x), np.zeros_like(x)
@@ -353,7 +353,9 @@ def describe_motions(motions: Sequence[Motion]) -> tuple[str, float]:
         direction = directions.mean(axis=0)
         direction /= max(np.hypot(*direction), 1e-9)
         alike = [
-            motion for motion, own in zip(alike, directions, strict=True) if own @ direction >= np.cos(np.radians(ANGLE))
+            motion
+            for motion, own in zip(alike, directions, strict=True)
+            if own @ direction >= np.cos(np.radians(ANGLE))
         ]
     agreeing = alike
     if len(agreeing) < AGREEMENT * len(motions):
@@ -376,8 +378,15 @@ def describe_motions(motions: Sequence[Motion]) -> tuple[str, float]:
     return _statement(kind, direction, speed, side, height, is_whole), len(agreeing) / len(motions)
 
 
-def _statement(kind: str, direction: np.ndarray, speed: float, side: str | None, height: str | None, is_whole: bool) -> str:
-    sides = {"both": " on both sides", "middle": " in the middle", "left": " on the viewer's left", "right": " on the viewer's right"}
+def _statement(
+    kind: str, direction: np.ndarray, speed: float, side: str | None, height: str | None, is_whole: bool
+) -> str:
+    sides = {
+        "both": " on both sides",
+        "middle": " in the middle",
+        "left": " on the viewer's left",
+        "right": " on the viewer's right",
+    }
     subject = "the whole figure" if is_whole else f"something{sides.get(side, '')}"
     sector = round(np.degrees(np.arctan2(direction[1], direction[0])) / 45) % 8
     action = {

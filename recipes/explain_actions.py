@@ -17,7 +17,7 @@ statements of its descriptions of skeletons are checked, and those that the join
 As in `evaluate_classifier.py`, the default split is that of the held-out subjects if the recogniser was trained without them,
 and uses of the test split are counted beside the model.
 
-For videos, use `--dataset utd-mhad-video`. With `--lexicon`, explanations name the classes in which a token is frequent.
+For videos, use `--dataset utd-mhad-video`; what moves is measured in the frames, and left and right are the viewer's.
 
 An explanation says that the recogniser is not sure if the probability is below `--unsure_below`, by default the threshold that
 `calibrate.py --sure_accuracy` chose.
@@ -26,7 +26,7 @@ An explanation says that the recogniser is not sure if the probability is below 
 import html
 import json
 import logging
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -65,7 +65,9 @@ class ExplanationArguments:
     lexicon: str | None = field(
         default=None,
         metadata={
-            "help": "folder that token_lexicon.py wrote: explanations of videos name the classes in which a token is frequent"
+            "help": "folder that token_lexicon.py wrote, to tell what named tokens show as a rule; by default the lexicon of "
+            "the model",
+            "belongs_to": "name_tokens",
         },
     )
     num_reasons: int = field(default=3, metadata={"help": "maximum number of tokens that an explanation names"})
@@ -210,7 +212,7 @@ def explain_recordings(
         row, recording = rows[index], recordings[index]
         with opened_video(data.data_dir, recording) as video:
             settings = {
-                "recording": recording if video is None else None,
+                "recording": recording if video is None else video,
                 "times": list(zip(row["start_times"], row["end_times"], strict=True)),
                 "unsure_below": threshold,
                 "num_reasons": arguments.num_reasons,
@@ -266,11 +268,17 @@ def spread(total: int, count: int) -> list[int]:
     return np.unique(np.linspace(0, total - 1, count).round().astype(int)).tolist()
 
 
+@contextmanager
 def opened_video(data_dir: str, recording: dict):
-    """A context manager that gives the video of a recording, open for reading, or None for a skeleton."""
+    """The opened video of a recording; None for a skeleton."""
+    from action_llm.video_files import open_video
     from action_llm_datasets.videos import open_row
 
-    return open_row(data_dir, recording) if "video" in recording else nullcontext()
+    if "video" not in recording:
+        yield None
+        return
+    with open_row(data_dir, recording) as file, open_video(file) as video:
+        yield video
 
 
 def picture_of(entry: dict) -> str:
@@ -288,7 +296,7 @@ def draw(recording: dict, video, layout, row: dict, explanation, path: Path, tit
 
     Args:
         recording: the row of a skeleton; not read for a video.
-        video: open for reading, or None for a skeleton.
+        video: opened, or None for a skeleton.
         layout: joint layout of the skeleton.
         row: the sentence.
         explanation: of the decision.
@@ -297,7 +305,6 @@ def draw(recording: dict, video, layout, row: dict, explanation, path: Path, tit
     """
     import numpy as np
 
-    from action_llm.video_files import open_video
     from action_llm_recipes.metrics.plots import plot_action_sentence, plot_video_sentence
 
     contributions = np.zeros(len(row["action_ids"]))
@@ -309,8 +316,7 @@ def draw(recording: dict, video, layout, row: dict, explanation, path: Path, tit
         keypoints = np.reshape(recording["keypoints"], recording["shape"])
         plot_action_sentence(keypoints, layout, float(recording["fps"]), path=path, title=title, **sentence)
         return
-    with open_video(video) as frames:
-        plot_video_sentence(frames.frames_at, frames.info.seconds, path=path, title=title, **sentence)
+    plot_video_sentence(video.frames_at, video.info.seconds, path=path, title=title, **sentence)
 
 
 def _page(entries: list[dict], metrics: dict) -> str:

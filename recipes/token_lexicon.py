@@ -9,13 +9,16 @@ python recipes/token_lexicon.py --tokenizer runs/video/tokenizer/model --sentenc
 ```
 
 Occurrences are counted in the training sentences, without augmented versions. For skeletons, each code is decoded into motion,
-which is drawn and described. For videos, `--data_dir` adds frames of recordings in which the token occurs, from the middle of
-the occurrence. The recipe writes `lexicon.json` and `index.html`, which shows the most frequent tokens first.
+which is drawn and described. For videos, give `--data_dir`: what moves in the occurrences of a token, where and which way, is
+measured in the frames, and said as far as at least half of the occurrences agree. The page shows the first and the last frame
+of a few occurrences. The recipe writes `lexicon.json` and `index.html`, which shows the most frequent tokens first.
 """
 
 import html
 import json
 import logging
+from collections import defaultdict
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +26,7 @@ from action_llm_datasets.folder_lock import writes_output_dir
 from action_llm_recipes.common.data_arguments import DataArguments
 from action_llm_recipes.common.launching import launch
 from action_llm_recipes.common.records import read_written
+from action_llm_recipes.common.setting_checks import check_at_least_one
 from action_llm_recipes.common.written_folders import check_model_folder, check_written_folder
 
 logger = logging.getLogger(__name__)
@@ -38,12 +42,21 @@ class LexiconArguments:
     tokenizer: str = field(metadata={"help": "folder of a trained action model"})
     sentences: str = field(metadata={"help": "folder that encode_actions.py wrote with it"})
     output_dir: str = field(metadata={"help": "folder for lexicon.json, index.html and its pictures"})
-    data_dir: str | None = field(default=None, metadata={"help": "folder of the videos, to show their frames"})
+    data_dir: str | None = field(
+        default=None, metadata={"help": "folder of the videos, to measure what moves and to show frames"}
+    )
+    occurrences: int = field(
+        default=12,
+        metadata={
+            "help": "maximum number of occurrences in which the motion of a token is measured, of different videos"
+        },
+    )
     shown: int = field(default=60, metadata={"help": "number of tokens on the page"})
 
     def __post_init__(self):
         check_model_folder(self.tokenizer)
         check_written_folder(self.sentences, "encode_actions.py")
+        check_at_least_one(self, "occurrences", "shown")
 
 
 ARGUMENTS = (LexiconArguments,)
@@ -78,7 +91,9 @@ def main(arguments: LexiconArguments) -> list:
         draw_motions(shown, motions, extractor.skeleton_layout, run.path / motions_picture)
     with_frames = model.main_input_name == "pixel_values" and arguments.data_dir is not None
     if with_frames:
-        draw_frames(shown, DataArguments(dataset=identity["dataset"], data_dir=arguments.data_dir), run.path)
+        videos = OccurrenceVideos(DataArguments(dataset=identity["dataset"], data_dir=arguments.data_dir))
+        measure_occurrences(entries[: model.config.codebook_size], rows, videos, arguments.occurrences)
+        draw_frames(shown, videos, run.path)
     content = [entry.to_dict() for entry in entries]
     write_atomically(run.path / "lexicon.json", json.dumps(content, ensure_ascii=False) + "\n")
     write_atomically(run.path / "index.html", _page(shown, motions_picture, with_frames, len(rows)))
@@ -137,40 +152,85 @@ def draw_motions(entries, motions, layout, path: Path):
     write_png(path, contact_sheet(rows, layout, columns=4, size=(110, 110)))
 
 
-def draw_frames(entries, data: DataArguments, folder: Path):
-    """Writes act_<id>.png for each token: a frame of each example, side by side."""
-    from action_llm_datasets.rendering import write_png
+class OccurrenceVideos:
+    """The training videos of a data set, opened by the names of recordings or of windows of long videos."""
 
-    for entry, strip in zip(entries, _strips(entries, data), strict=True):
-        write_png(folder / f"act_{entry.action_id}.png", strip)
+    def __init__(self, data: DataArguments):
+        if data.dataset == "features":
+            raise ValueError(
+                "the sentences do not name their data set, as an older version wrote them: run encode_actions.py again."
+            )
+        self.data_dir, self.rows = data.data_dir, data.load("videos")["train"]
+        self.index_of = {sample_id: index for index, sample_id in enumerate(self.rows["sample_id"])}
+
+    @contextmanager
+    def opened(self, sample_id: str):
+        """The video of a recording, and the second at which the recording starts in it."""
+        from action_llm.video_files import open_video
+        from action_llm_datasets.videos import open_row
+        from action_llm_recipes.common.video_windows import video_of_window
+
+        # The times of a window of a long video are relative to its start.
+        name, offset = (sample_id, 0.0) if sample_id in self.index_of else video_of_window(sample_id)
+        with open_row(self.data_dir, self.rows[self.index_of[name]]) as file, open_video(file) as video:
+            yield video, offset
 
 
-def _strips(entries, data: DataArguments):
-    """Yields the frames of the examples of each token, side by side: uint8 (FRAME_HEIGHT, width, 3)."""
+def measure_occurrences(entries, rows, videos: OccurrenceVideos, count: int):
+    """
+    Describes each token of videos by what moves in its occurrences, as far as they agree.
+
+    Args:
+        entries: of the first codebook; `description`, `measured` and `agreement` are set.
+        rows: training sentences.
+        videos: of the recordings.
+        count: maximum number of occurrences of a token, of different recordings, evenly spread over them.
+    """
     import numpy as np
 
-    from action_llm.video_files import open_video
-    from action_llm_datasets.videos import open_row
-    from action_llm_recipes.common.video_windows import video_of_window
+    from action_llm.video_motion import describe_motions, measure_motion
+    from action_llm_datasets.progress import progress
 
-    if data.dataset == "features":
-        raise ValueError(
-            "the sentences do not name their data set, as an older version wrote them: run encode_actions.py again."
-        )
-    rows = data.load("videos")["train"]
-    index_of = {sample_id: index for index, sample_id in enumerate(rows["sample_id"])}
+    first_in = [{} for _ in entries]  # token → recording → its first occurrence there
+    for row in rows:
+        words = np.asarray(row["action_ids"])
+        tokens = words if words.ndim == 1 else words[:, 0]
+        for token, start, end in zip(tokens.tolist(), row["start_times"], row["end_times"], strict=True):
+            first_in[token].setdefault(row["sample_id"], (start, end))
+    # By recording, so that each video is opened once.
+    chosen: dict[str, list] = defaultdict(list)
+    for token, places in enumerate(first_in):
+        recordings = list(places)
+        for index in np.unique(np.linspace(0, len(recordings) - 1, min(count, len(recordings))).round().astype(int)):
+            chosen[recordings[index]].append((token, *places[recordings[index]]))
+    motions = [[] for _ in entries]
+    for sample_id, occurrences in progress(chosen.items(), "measuring", "recordings"):
+        with videos.opened(sample_id) as (video, offset):
+            for token, start, end in occurrences:
+                motions[token].append(measure_motion(video, offset + start, offset + end))
+    for entry, measured in zip(entries, motions, strict=True):
+        if measured:
+            entry.measured = len(measured)
+            entry.description, entry.agreement = describe_motions(measured)
+
+
+def draw_frames(entries, videos: OccurrenceVideos, folder: Path):
+    """Writes act_<id>.png for each token: the first and the last frame of each example, side by side."""
+    import numpy as np
+
+    from action_llm_datasets.rendering import write_png
+
     for entry in entries:
         strip = []
         for sample_id, start, end in entry.examples:
-            # The times of a window of a long video are relative to its start.
-            name, offset = (sample_id, 0.0) if sample_id in index_of else video_of_window(sample_id)
-            with open_row(data.data_dir, rows[index_of[name]]) as file, open_video(file) as video:
+            with videos.opened(sample_id) as (video, offset):
                 height, width = video.picture_size()
                 size = (FRAME_HEIGHT, round(FRAME_HEIGHT * width / height))
-                strip.append(video.frames_at([offset + (start + end) / 2], size)[0])
-                # The frames are of different recordings, so there is a gap between them.
+                last = offset + max(start, end - 0.5 / video.info.fps)
+                strip.extend(video.frames_at([offset + start, last], size))
+                # Between frames of different recordings is a gap.
                 strip.append(np.full((FRAME_HEIGHT, GAP, 3), 255, np.uint8))
-        yield np.concatenate(strip[:-1], axis=1)
+        write_png(folder / f"act_{entry.action_id}.png", np.concatenate(strip[:-1], axis=1))
 
 
 def _page(entries, motions_picture: str | None, with_frames: bool, num_sentences: int) -> str:
@@ -182,10 +242,20 @@ def _page(entries, motions_picture: str | None, with_frames: bool, num_sentences
         )
         looks = html.escape(entry.description)
         if with_frames:
-            looks = f'<img src="act_{entry.action_id}.png" alt="frames in which it occurs">'
+            agreeing = round(entry.agreement * entry.measured)
+            looks = (
+                f"{looks or 'its occurrences differ'} ({agreeing} of {entry.measured})<br>"
+                f'<img src="act_{entry.action_id}.png" alt="first and last frames of occurrences">'
+            )
         lines.append(
             f"<tr><td>&lt;act_{entry.action_id}&gt;</td><td>{entry.count:,}</td><td>{looks}</td>"
             f"<td>{classes}</td><td>{entry.when:.0%}</td><td>{entry.seconds:.2f} s</td><td>{examples}</td></tr>"
+        )
+    measured = ""
+    if with_frames:
+        measured = (
+            "<p>What moves is measured in the frames; in brackets, how many of the measured occurrences agree. Left and right "
+            "are the viewer's. The pictures show the first and the last frame of up to four occurrences.</p>"
         )
     motions = ""
     if motions_picture is not None:
@@ -200,7 +270,7 @@ def _page(entries, motions_picture: str | None, with_frames: bool, num_sentences
 <h1>Lexicon of action tokens</h1>
 <p>The {len(entries)} most frequent tokens in {num_sentences:,} training sentences. A token is typical of a class if more of the
 sentences of the class contain it than of all sentences; the factor says how many times more. The position in a sentence is a
-mean, from the start (0%) to the end (100%).</p>
+mean, from the start (0%) to the end (100%).</p>{measured}
 <table>
 <tr><th>token<th>count<th>what it looks like<th>typical of<th>position<th>duration<th>examples</tr>
 {"".join(lines)}

@@ -1,5 +1,7 @@
 """Evidence is what leaving a token out does, faithfulness what deleting does, and a threshold what it promises."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from action_llm.label_scoring import label_trie
 from action_llm.motion_narration import MeasuredBody, MotionEvent, MotionNarration
 from action_llm.skeleton_layouts import LAYOUTS
 from action_llm.token_lexicon import TokenEntry
+from action_llm.video_files import open_video
 
 
 @pytest.fixture(scope="module")
@@ -133,12 +136,12 @@ def test_a_recording_is_read_once_and_no_sentence_scored_twice(model, processor,
 
 
 def test_without_a_reason_it_says_so():
-    assert _reason("wave", [], 3, None, None, False) == "The sentence has a single token."
+    assert _reason("wave", [], 3, None, None, None, False) == "The sentence has a single token."
     against = [TokenEvidence(place, 5, place, place + 1, -0.5) for place in range(2)]
-    assert _reason("wave", against, 3, None, None, False) == (
+    assert _reason("wave", against, 3, None, None, None, False) == (
         "No single token supports it. Most tokens (2 of 2) speak against it."
     )
-    assert _reason("wave", [TokenEvidence(0, 5, 0.0, 1.0, 0.5)], 0, None, None, False) == ""
+    assert _reason("wave", [TokenEvidence(0, 5, 0.0, 1.0, 0.5)], 0, None, None, None, False) == ""
 
 
 def test_the_text_says_what_the_body_did_at_the_time():
@@ -154,11 +157,11 @@ def test_the_text_says_what_the_body_did_at_the_time():
     body = MeasuredBody(np.zeros((60, 25, 3)), LAYOUTS["kinect25"], 0.0)
     narration = MotionNarration("", [[foot, hand]], [body])
     pose = " and ".join(body.pose(0.2, 0.4).rsplit(", ", 1))
-    assert _reason("wave", evidence, 3, narration, None, False) == (
+    assert _reason("wave", evidence, 3, narration, None, None, False) == (
         f"Strongest evidence: the person has {pose} from 0.2 to 0.4 s and moves the right hand forward at the height of the "
         "shoulders from 1.0 to 1.4 s."
     )
-    assert _reason("wave", evidence, 3, narration, None, True).endswith("from 1.0 to 1.4 s (<act_5>, <act_4>).")
+    assert _reason("wave", evidence, 3, narration, None, None, True).endswith("from 1.0 to 1.4 s (<act_5>; <act_4>).")
 
 
 def test_a_count_is_told_only_of_a_movement_that_a_token_holds():
@@ -166,17 +169,42 @@ def test_a_count_is_told_only_of_a_movement_that_a_token_holds():
     body = MeasuredBody(np.zeros((60, 25, 3)), LAYOUTS["kinect25"], 0.0)
     narration = MotionNarration("", [[swing]], [body])
     for end, told in ((0.6, "up and down at"), (1.6, "up and down seven times at")):
-        assert told in _reason("wave", [TokenEvidence(0, 5, 0.0, end, 2.0)], 1, narration, None, False)
+        assert told in _reason("wave", [TokenEvidence(0, 5, 0.0, end, 2.0)], 1, narration, None, None, False)
 
 
 def test_tokens_of_videos_are_named_by_other_classes_than_the_explained_one():
     lexicon = [TokenEntry(code, classes=[("wave", 2.0), ("clap", 1.5)]) for code in range(10)]
     evidence = [TokenEvidence(place, code, place, place + 1, 0.5) for place, code in ((0, 5), (3, 7), (4, 5))]
-    assert _reason("wave", evidence, 3, None, lexicon, False) == (
+    assert _reason("wave", evidence, 3, None, None, lexicon, False) == (
         "Strongest evidence: what happens from 0.0 to 1.0 and 3.0 to 5.0 s (as in clap)."
     )
     only = [TokenEntry(code, classes=[("wave", 2.0)]) for code in range(10)]
-    assert _reason("wave", evidence, 1, None, only, False) == "Strongest evidence: what happens from 0.0 to 1.0 s."
+    assert (
+        _reason("wave", evidence, 1, None, None, only, False) == "Strongest evidence: what happens from 0.0 to 1.0 s."
+    )
+
+
+def test_the_text_says_what_moves_in_a_video_during_a_token():
+    """In this video, whatever the token shows as a rule: a square that goes right, then stands."""
+    frames = np.full((30, 48, 64), 60, np.uint8)
+    for frame in range(30):
+        left = 8 + 2 * min(frame, 15)
+        frames[frame, 16:28, left : left + 12] = 200
+    evidence = [TokenEvidence(2, 5, 0.7, 0.9, 0.5), TokenEvidence(0, 4, 0.1, 0.4, 0.4)]
+    lexicon = [TokenEntry(code, classes=[("clap", 1.5)], description="something moves up") for code in range(10)]
+    with open_video(frames, fps=30) as video:
+        told = _reason("wave", evidence, 3, None, video, lexicon, False)
+        named = _reason("wave", evidence, 1, None, video, lexicon, True)
+    assert re.fullmatch(
+        r"Strongest evidence: something .*moves to the viewer's right .*from 0\.1 to 0\.4 s and nothing moves from 0\.7 to 0\.9 "
+        r"s\.",
+        told,
+    )
+    assert named == ("Strongest evidence: nothing moves from 0.7 to 0.9 s (<act_5>: as a rule, something moves up).")
+    # Without the video, what the tokens show as a rule.
+    assert _reason("wave", evidence, 3, None, None, lexicon, False) == (
+        "Strongest evidence: what happens from 0.1 to 0.4 and 0.7 to 0.9 s (as a rule, something moves up)."
+    )
 
 
 def test_tokens_without_times_are_named_by_their_places(model, processor):
@@ -185,10 +213,11 @@ def test_tokens_without_times_are_named_by_their_places(model, processor):
         for place, contribution in ((3, 0.9), (1, 0.5), (0, 0), (2, 0))
     ]
     assert (
-        _reason("wave", evidence, 2, None, None, False) == "Strongest evidence: what happens in tokens 2 and 4 of 4."
+        _reason("wave", evidence, 2, None, None, None, False)
+        == "Strongest evidence: what happens in tokens 2 and 4 of 4."
     )
     lexicon = [TokenEntry(code, classes=[("clap", 1.5)]) for code in range(10)]
-    assert _reason("wave", evidence, 1, None, lexicon, True) == (
+    assert _reason("wave", evidence, 1, None, None, lexicon, True) == (
         "Strongest evidence: what happens in token 4 of 4 (as in clap) (<act_5>)."
     )
     found = explain(model, processor, [3, 14, 3, 2], recording=recording([(0, person(16))]), num_reasons=4)
