@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, map_coordinates, uniform_filter
+from scipy.ndimage import gaussian_filter, map_coordinates, minimum_filter, uniform_filter
 
 from .video_frames import VideoFrames
 
@@ -29,10 +29,10 @@ BAND, LEAST_OF_BAND = 1 / 4, 0.25
 # the size of a figure is within FIGURE, as a share of the picture.
 BLACK, OFF_BLACK, FIGURE = 32, 0.05, (0.005, 0.5)
 
-# The unit of length is the height of the figure, or half that of the picture. Less moving area times speed than STILL counts as
-# nothing; COHERENT is the least share of the flow that goes one way, GROWING the least share that goes outwards or inwards, and
-# BRIGHTER the least relative change of brightness per second.
-STILL, COHERENT, GROWING, BRIGHTER = 0.025, 0.45, 0.5, 1.0
+# The unit of length is the height of the figure, or half that of the picture. Less moving area times squared speed than STILL
+# counts as nothing; COHERENT is the least share of the flow that goes one way, GROWING the least share that goes outwards or
+# inwards, and BRIGHTER the least relative change of brightness per second.
+STILL, COHERENT, GROWING, BRIGHTER = 0.012, 0.5, 0.5, 1.0
 SLOW, QUICK = 0.5, 1.5  # units per second
 SIDEWAYS, ONE_SIDE, WHOLE = 0.06, 0.25, 0.24  # units; share of the moving pixels; units
 HEIGHTS = (
@@ -65,9 +65,10 @@ class Motion:
     Lengths are in heights of the figure, or in halves of the height of the picture.
 
     Attributes:
-        kind: "still"; "move" in a direction; "nearer" or "away", of what grows or shrinks; "together" or "apart", of two sides;
-            "brighter" or "darker" in its place; "mixed", in several directions.
-        velocity: Mean velocity per second of what moves, to the right and down.
+        kind: "still"; "move" in a direction; "turn", in one direction and then back; "nearer" or "away", of what grows or
+            shrinks; "together" or "apart", of two sides; "brighter" or "darker" in its place; "mixed", in several directions.
+        velocity: Mean velocity per second of what moves, to the right and down; of "turn", in the first half.
+        then: Of "turn", the mean velocity in the second half.
         speed: Mean speed per second of what moves.
         side: "left", "middle", "right" or "both", for the viewer.
         height: Where it moves: with a figure, from 0 (its top) to 1 (its bottom), else from 0 (top of the picture) to 1.
@@ -77,6 +78,7 @@ class Motion:
 
     kind: str
     velocity: tuple[float, float] = (0.0, 0.0)
+    then: tuple[float, float] = (0.0, 0.0)
     speed: float = 0.0
     side: str = "middle"
     height: float = 0.5
@@ -99,92 +101,138 @@ def measure_motion(video: VideoFrames, start: float, end: float) -> Motion:
         raise ValueError(f"end: expected a time from {start:g} s, the start, got {end:g} s.")
     fps = video.info.fps
     lag = max(1, round(fps / RATE))
-    spacing = lag / fps
-    middle, half = (start + end) / 2, max(end - start, LEAST_SECONDS) / 2
-    count = max(1, round(2 * half / spacing))
-    first = max(0.0, min(middle - half, video.info.seconds - 2 * half))
-    starts = first + (2 * half - spacing) * np.linspace(0, 1, min(count, MAX_PAIRS))
-    # The middle of a frame, so that rounded times are those of the right frames.
-    starts = (np.floor(np.maximum(starts, 0) * fps + 1e-3) + 0.5) / fps
+    middle, length = (start + end) / 2 * fps, max(end - start, LEAST_SECONDS) * fps
+    count = min(max(1, round(length / lag)), MAX_PAIRS)
+    first = np.linspace(middle - length / 2, middle + length / 2 - lag, count).round().astype(int)
+    # Each frame is the median of three successive ones, which removes the flicker at the edges of depth maps.
+    first = first.clip(1, max(1, video.info.num_frames - lag - 2))
+    frames = first[:, None, None] + np.array([[0], [lag]]) + np.array([-1, 0, 1])
     height, width = video.picture_size()
     scale = min(1.0, SIDE / max(height, width))
     size = max(16, round(height * scale)), max(16, round(width * scale))
-    frames = video.frames_at(np.stack([starts, starts + spacing], axis=1).ravel().tolist(), size)
-    grey = frames @ np.array([0.299, 0.587, 0.114], np.float32)
-    return _motion_of(grey.reshape(-1, 2, *size), 1 / spacing)
+    pictures = video.frames_at(((frames.ravel() + 0.5) / fps).tolist(), size)
+    grey = pictures @ np.array([0.299, 0.587, 0.114], np.float32)
+    return _motion_of(np.median(grey.reshape(*frames.shape, *size), axis=2), fps / lag)
 
 
 def _motion_of(pairs: np.ndarray, rate: float) -> Motion:
     """The motion in pairs of grey frames (N, 2, H, W) from 0 to 255; between the frames of a pair are 1 / `rate` seconds."""
     figure = _figure(pairs)
     unit = pairs.shape[2] / 2 if figure is None else figure.height
-    pairs, (top, left) = (pairs, (0, 0)) if figure is None else _cropped(pairs)
-    rows, columns = np.mgrid[: pairs.shape[2], : pairs.shape[3]].astype(np.float32)
-    weights, flows, gains, changes = [], [], [], []
+    moving, brightness = _moving(pairs, figure is None, rate, unit)
+    if moving.amount < STILL:
+        return Motion("still", has_figure=figure is not None)
+    kind, velocity, then = _kind(moving, brightness)
+    rows, columns = moving.places
+    height, width = pairs.shape[2:]
+    middle, sideways = (width / 2, width / 6) if figure is None else (figure.middle, SIDEWAYS * unit)
+    place = moving.mean(columns) - middle
+    side = "middle" if abs(place) <= sideways else "left" if place < 0 else "right"
+    if min(moving.mean(columns < middle - sideways), moving.mean(columns > middle + sideways)) >= ONE_SIDE:
+        side = "both"
+    row = moving.mean(rows)
+    return Motion(
+        kind,
+        tuple(velocity.tolist()),
+        tuple(then.tolist()),
+        moving.mean(moving.speeds),
+        side,
+        row / height if figure is None else (row - figure.top) / figure.height,
+        figure is not None,
+        figure is not None and moving.mean((rows - row) ** 2) >= (WHOLE * unit) ** 2,
+    )
+
+
+@dataclass(frozen=True)
+class _Moving:
+    """The moving pixels of N pairs of frames.
+
+    Attributes:
+        weight: Of each pixel, (N, H, W): the square of its speed, so that slow noise counts little; 0 if it does not move.
+        flow: In units per second, (2, N, H, W).
+        places: Row and column of each pixel in the whole picture, two arrays that broadcast to (N, H, W).
+        amount: Mean over the pairs of the sum of the weights; area and speed are in units.
+    """
+
+    weight: np.ndarray
+    flow: np.ndarray
+    places: tuple[np.ndarray, np.ndarray]
+    amount: float
+
+    @property
+    def speeds(self) -> np.ndarray:
+        return np.hypot(*self.flow)
+
+    def mean(self, values: np.ndarray, pairs: slice = slice(None)) -> float:
+        """The mean of values that broadcast to (N, H, W), over the moving pixels of some pairs."""
+        weight, values = self.weight[pairs], np.broadcast_to(values, self.weight.shape)[pairs]
+        return float((weight * values).sum() / max(float(weight.sum()), 1e-12))
+
+    def velocity(self, pairs: slice = slice(None)) -> tuple[np.ndarray, float]:
+        """The mean velocity of some pairs, and the share of the flow that goes that way."""
+        velocity = np.array([self.mean(values, pairs) for values in self.flow])
+        return velocity, float(np.hypot(*velocity)) / max(self.mean(self.speeds, pairs), 1e-12)
+
+
+def _moving(pairs: np.ndarray, has_camera: bool, rate: float, unit: float) -> tuple[_Moving, float]:
+    """The moving pixels of pairs of grey frames (N, 2, H, W), and the relative change of brightness per second.
+
+    Args:
+        pairs: From 0 to 255.
+        has_camera: Whether the background shows how the camera moves; a black one does not, and is cut off.
+        rate: Inverse of the seconds between the frames of a pair.
+        unit: Of length, in pixels.
+    """
+    (top, left), size = (0, 0), pairs.shape[2:]
+    if not has_camera:
+        pairs, (top, left) = _cropped(pairs)
+    weights, flows, changes, gains = [], [], [], []
     for first, second in pairs / np.float32(255):
         is_seen = True
-        if figure is None:
+        if has_camera:
             camera = camera_motion(first, second)
-            second = _warped(second, camera)
-            is_seen = _is_inside(camera)
+            # The flow is unknown where the window or its surroundings lie outside the second frame.
+            second, is_seen = _warped(second, camera), minimum_filter(_is_inside(camera), 2 * WINDOW + 1)
         flow, gain, _ = optical_flow(first, second)
         change = uniform_filter((second - first) ** 2, 5) * is_seen
         change *= change > max(CHANGED, NOISE * np.quantile(change, 0.25))
-        speed = np.hypot(*flow)
-        weights.append(speed * ((speed > MOVING) & (change > 0)))
+        squares = (flow**2).sum(axis=0)
+        weights.append(squares * ((squares > MOVING**2) & (change > 0)))
         flows.append(flow)
-        gains.append(gain)
         changes.append(change)
-    # Faster pixels weigh more, so that the noise of slow ones does not.
-    weight, flow = np.stack(weights), np.stack(flows, axis=1) * (rate / unit)
-    total = float(weight.sum())
-    amount = total * rate / (len(pairs) * unit**3)
-    change = np.stack(changes)
-    brightness = rate * float((np.stack(gains) * change).sum()) / max(float(change.sum()), 1e-12)
-    if amount < STILL:
-        return Motion("still", has_figure=figure is not None)
+        gains.append(gain)
+    weight, change = np.stack(weights), np.stack(changes)
+    amount = float(weight.sum()) * rate**2 / (len(pairs) * unit**4)
+    rows, columns = np.mgrid[: size[0], : size[1]].astype(np.float32)[:, : weight.shape[1], : weight.shape[2]]
+    moving = _Moving(weight, np.stack(flows, axis=1) * (rate / unit), (rows + top, columns + left), amount)
+    return moving, rate * float((np.stack(gains) * change).sum()) / max(float(change.sum()), 1e-12)
 
-    def mean(values: np.ndarray) -> float:
-        return float((weight * values).sum() / total)
 
-    across, down = np.broadcast_to((columns + left) / unit, weight.shape), np.broadcast_to(rows + top, weight.shape)
-    velocity = np.array([mean(flow[0]), mean(flow[1])])
-    speed = mean(np.hypot(*flow))
+def _kind(moving: _Moving, brightness: float) -> tuple[str, np.ndarray, np.ndarray]:
+    """The kind of a motion that is not "still", its velocity, and that of the second half of a "turn"."""
+    velocity, share = moving.velocity()
+    if share >= COHERENT:
+        return "move", velocity, np.zeros(2)
+    half = len(moving.weight) // 2
+    (before, share), (after, later_share) = moving.velocity(slice(half)), moving.velocity(slice(half, None))
+    if half and before @ after < 0 and min(share, later_share) >= COHERENT:
+        return "turn", before, after
+    speed = moving.mean(moving.speeds)
     # Share of the flow that goes outwards from the middle of what moves, along each axis.
-    offsets = across - mean(across), down / unit - mean(down) / unit
-    outwards = [
-        mean((flow[axis] - velocity[axis]) * offsets[axis]) / max(speed * np.sqrt(mean(offsets[axis] ** 2)), 1e-9)
-        for axis in (0, 1)
-    ]
-    if np.hypot(*velocity) >= COHERENT * speed:
-        kind = "move"
-    elif min(outwards) >= GROWING / 2 or max(outwards) <= -GROWING / 2:
-        kind = "nearer" if outwards[0] > 0 else "away"
+    outwards = []
+    for flow, place, mean in zip(moving.flow, moving.places[::-1], velocity, strict=True):
+        offset = place - moving.mean(place)
+        spread = np.sqrt(moving.mean(offset**2))
+        outwards.append(moving.mean((flow - mean) * offset) / max(speed * spread, 1e-12))
+    if abs(sum(outwards)) >= GROWING and min(map(abs, outwards)) >= GROWING / 2:
+        kind = "nearer" if sum(outwards) > 0 else "away"
     elif abs(outwards[0]) >= GROWING:
         kind = "apart" if outwards[0] > 0 else "together"
     elif abs(brightness) >= BRIGHTER:
         kind = "brighter" if brightness > 0 else "darker"
     else:
         kind = "mixed"
-    middle = pairs.shape[3] / 2 if figure is None else figure.middle
-    sideways = pairs.shape[3] / 6 / unit if figure is None else SIDEWAYS
-    aside = across - middle / unit
-    shares = mean(aside < -sideways), mean(aside > sideways)
-    if min(shares) >= ONE_SIDE:
-        side = "both"
-    else:
-        place = mean(aside)
-        side = "middle" if abs(place) <= sideways else "left" if place < 0 else "right"
-    height = mean(down) / pairs.shape[2] if figure is None else (mean(down) - figure.top) / figure.height
-    return Motion(
-        kind,
-        tuple(velocity.tolist()),
-        speed,
-        side,
-        height,
-        figure is not None,
-        figure is not None and mean(offsets[1] ** 2) >= WHOLE**2,
-    )
+    return kind, velocity, np.zeros(2)
 
 
 def optical_flow(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -346,22 +394,19 @@ def describe_motions(motions: Sequence[Motion]) -> tuple[str, float]:
         raise ValueError("motions: expected at least one, got none.")
     kind, _ = Counter(motion.kind for motion in motions).most_common(1)[0]
     alike = [motion for motion in motions if motion.kind == kind]
-    direction = np.zeros(2)
-    if kind == "move":
-        directions = np.array([motion.velocity for motion in alike])
-        directions /= np.hypot(*directions.T)[:, None]
-        direction = directions.mean(axis=0)
-        direction /= max(np.hypot(*direction), 1e-9)
-        alike = [
-            motion
-            for motion, own in zip(alike, directions, strict=True)
-            if own @ direction >= np.cos(np.radians(ANGLE))
-        ]
+    ways = np.zeros((0, 2))
+    if kind in ("move", "turn"):
+        velocities = np.array([[m.velocity, m.then] if kind == "turn" else [m.velocity] for m in alike])
+        directions = velocities / np.maximum(np.hypot(*np.moveaxis(velocities, -1, 0)), 1e-12)[..., None]
+        ways = directions.mean(axis=0)
+        ways /= np.maximum(np.hypot(*ways.T), 1e-12)[:, None]
+        is_near = ((directions * ways).sum(axis=-1) >= np.cos(np.radians(ANGLE))).all(axis=-1)
+        alike = [motion for motion, near in zip(alike, is_near, strict=True) if near]
     agreeing = alike
     if len(agreeing) < AGREEMENT * len(motions):
         return "", len(agreeing) / len(motions)
     if kind == "still":
-        return "nothing moves", len(agreeing) / len(motions)
+        return "hardly anything moves", len(agreeing) / len(motions)
     side = height = None
     is_whole = sum(motion.is_whole for motion in alike) > len(alike) / 2
     if not is_whole:
@@ -375,12 +420,10 @@ def describe_motions(motions: Sequence[Motion]) -> tuple[str, float]:
         if len(narrower) >= AGREEMENT * len(motions):
             height, agreeing = _word(HEIGHTS if has_figure else ROWS, middle), narrower
     speed = float(np.median([motion.speed for motion in agreeing]))
-    return _statement(kind, direction, speed, side, height, is_whole), len(agreeing) / len(motions)
+    return _statement(kind, ways, speed, side, height, is_whole), len(agreeing) / len(motions)
 
 
-def _statement(
-    kind: str, direction: np.ndarray, speed: float, side: str | None, height: str | None, is_whole: bool
-) -> str:
+def _statement(kind: str, ways: np.ndarray, speed: float, side: str | None, height: str | None, is_whole: bool) -> str:
     sides = {
         "both": " on both sides",
         "middle": " in the middle",
@@ -388,9 +431,10 @@ def _statement(
         "right": " on the viewer's right",
     }
     subject = "the whole figure" if is_whole else f"something{sides.get(side, '')}"
-    sector = round(np.degrees(np.arctan2(direction[1], direction[0])) / 45) % 8
+    directions = [DIRECTIONS[round(np.degrees(np.arctan2(down, right)) / 45) % 8] for right, down in ways]
     action = {
-        "move": f"moves {DIRECTIONS[sector]}",
+        "move": f"moves {', then '.join(directions)}",
+        "turn": f"moves {', then '.join(directions)}",
         "nearer": "grows, as if it came nearer",
         "away": "shrinks, as if it went away",
         "apart": "moves apart",
