@@ -352,12 +352,9 @@ def _figure(pairs: np.ndarray) -> _Figure | None:
     if border.mean() > OFF_BLACK or not FIGURE[0] <= bright.mean() <= FIGURE[1]:
         return None
     shown = bright.mean(axis=(0, 1))
-    middle = float(np.repeat(np.arange(shown.shape[1]), (100 * shown.sum(0)).astype(int)).mean())
-    rows = np.flatnonzero((shown >= 0.5).any(axis=1))
-    if not len(rows):
-        return None
+    middle = float((shown.sum(axis=0) * np.arange(shown.shape[1])).sum() / shown.sum())
     # Head and feet are near the middle; a raised hand is not.
-    near = (rows[-1] - rows[0] + 1) / 10
+    near = (shown >= 0.5).any(axis=1).sum() / 10
     body = shown[:, max(0, round(middle - near)) : round(middle + near) + 1]
     rows = np.flatnonzero((body >= 0.5).any(axis=1))
     if not len(rows):
@@ -393,32 +390,35 @@ def describe_motions(motions: Sequence[Motion]) -> tuple[str, float]:
     if not motions:
         raise ValueError("motions: expected at least one, got none.")
     kind, _ = Counter(motion.kind for motion in motions).most_common(1)[0]
-    alike = [motion for motion in motions if motion.kind == kind]
+    agreeing = [motion for motion in motions if motion.kind == kind]
     ways = np.zeros((0, 2))
     if kind in ("move", "turn"):
-        velocities = np.array([[m.velocity, m.then] if kind == "turn" else [m.velocity] for m in alike])
+        velocities = np.array([[m.velocity, m.then] if kind == "turn" else [m.velocity] for m in agreeing])
         directions = velocities / np.maximum(np.hypot(*np.moveaxis(velocities, -1, 0)), 1e-12)[..., None]
         ways = directions.mean(axis=0)
         ways /= np.maximum(np.hypot(*ways.T), 1e-12)[:, None]
         is_near = ((directions * ways).sum(axis=-1) >= np.cos(np.radians(ANGLE))).all(axis=-1)
-        alike = [motion for motion, near in zip(alike, is_near, strict=True) if near]
-    agreeing = alike
+        agreeing = [motion for motion, near in zip(agreeing, is_near, strict=True) if near]
     if len(agreeing) < AGREEMENT * len(motions):
         return "", len(agreeing) / len(motions)
     if kind == "still":
         return "hardly anything moves", len(agreeing) / len(motions)
     side = height = None
-    is_whole = sum(motion.is_whole for motion in alike) > len(alike) / 2
-    if not is_whole:
-        most = Counter(motion.side for motion in alike).most_common(1)[0][0]
+    whole = [motion for motion in agreeing if motion.is_whole]
+    is_whole = len(whole) >= AGREEMENT * len(motions)
+    if is_whole:
+        agreeing = whole
+    else:
+        most, _ = Counter(motion.side for motion in agreeing).most_common(1)[0]
         narrower = [motion for motion in agreeing if motion.side == most]
         if len(narrower) >= AGREEMENT * len(motions):
             side, agreeing = most, narrower
-        has_figure = sum(motion.has_figure for motion in alike) > len(alike) / 2
+        has_figure, _ = Counter(motion.has_figure for motion in agreeing).most_common(1)[0]
         middle = float(np.median([motion.height for motion in agreeing]))
         narrower = [m for m in agreeing if m.has_figure == has_figure and abs(m.height - middle) <= NEAR]
         if len(narrower) >= AGREEMENT * len(motions):
-            height, agreeing = _word(HEIGHTS if has_figure else ROWS, middle), narrower
+            height = next(word for bound, word in (HEIGHTS if has_figure else ROWS) if middle < bound)
+            agreeing = narrower
     speed = float(np.median([motion.speed for motion in agreeing]))
     return _statement(kind, ways, speed, side, height, is_whole), len(agreeing) / len(motions)
 
@@ -446,10 +446,6 @@ def _statement(kind: str, ways: np.ndarray, speed: float, side: str | None, heig
     pace = " slowly" if speed < SLOW else " quickly" if speed > QUICK else ""
     pace = "" if kind in ("brighter", "darker") else pace
     return f"{subject} {action}{pace}{'' if height is None else f' {height}'}"
-
-
-def _word(bounds: Sequence[tuple[float, str]], value: float) -> str:
-    return next(word for bound, word in bounds if value < bound)
 
 
 __all__ = ["Motion", "describe_motions", "measure_motion"]
