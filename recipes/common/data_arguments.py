@@ -95,7 +95,7 @@ class DataArguments:
         from action_llm_datasets.names import check_protocol
 
         names, folders = (value if isinstance(value, list) else [value] for value in (self.dataset, self.data_dir))
-        if len(names) != len(folders):
+        if not names or len(names) != len(folders):
             raise ValueError(
                 f"--data_dir: expected the folder of each of {len(names)} data sets, in the order of --dataset "
                 f"({', '.join(names)}), got {len(folders)}: {', '.join(folders)}."

@@ -53,7 +53,7 @@ def titles_of(names: Sequence[str], folders: Sequence[str]) -> list[str]:
         raise ValueError(f"--data_dir: {repeated[0]} is given twice: expected the folder of each data set.")
     titles = list(names)
     if families.count("folder") > 1:
-        ends = [re.sub(r"[^\w.-]", "_", Path(place).name) for place in places]
+        ends = [re.sub(r"[^\w.-]", "_", Path(os.path.abspath(folder)).name) for folder in folders]
         titles = [f"folder:{end}" if name == "folder" else name for name, end in zip(names, ends, strict=True)]
         if repeated := [title for title, count in Counter(titles).items() if count > 1]:
             end = repeated[0].partition(":")[2]
