@@ -36,6 +36,8 @@ What to watch for:
   left out and counted.
 - A third body is often a chair. With `clean=true`, people are separated from such bodies by the thresholds of CTR-GCN and
   PYSKL.
+- The first of two people is the one who moves more, not the one whom the action is named after. `--augment_swap 0.5` of
+  `train_tokenizer.py` lets people change places in training ([measured](../results/relation.md) on simulated recordings).
 - Read tracking ids as integers: near 2^56, float64 cannot tell neighbouring ids apart.
 - There is no official validation split. `held_out` marks the recordings of a fixed list of training performers.
 - Class 67 is spelled "hush (quite)" in all public lists, and also here.""",
@@ -130,6 +132,8 @@ What to watch for:
 - The folds separate pairs, not people: the people of a test pair are also in training pairs.
 - There is no official validation split. `held_out` marks the pairs of the next fold (`--set held_out_fold=3` in `prepare`
   chooses another). A recording shows two people, so `--held_out_subjects` and accuracy per person are not available.
+- The first person is the one who moves more, whoever comes first in the file. `--augment_swap 0.5` of `train_tokenizer.py` lets
+  people change places in training ([measured](../results/relation.md) on simulated recordings).
 - Coordinates in the files are normalised. The formulas of the README are applied and give metres, y up (layout `sbu15`): they
   undo the normalisation of OSCeleton, which starts from millimetres. Other loaders call these numbers pixels, or keep the
   normalised ones, in which y grows downwards and bodies are stretched.

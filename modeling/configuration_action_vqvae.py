@@ -46,7 +46,7 @@ class ActionVQVAEConfig(ActionModelConfig):
             joint relative to its parent in `joint_parents`. `"motion"`: the displacement since the last frame, multiplied by
             the number of frames in 0.2 seconds at `fps`. `"body"`: positions relative to the person's pelvis in the same
             frame. `"path"`: the displacement of the pelvis, scaled like motion. `"relation"`: how close the first two people
-            are and how they face each other, whichever of them comes first ([`~SkeletonStreams.relation`]).
+            are and how they face each other, whichever of them comes first (`SkeletonStreams.relation`).
         joint_parents (`list[int]`, *optional*):
             For `"bones"`: the parent of each joint, which is the next joint towards the root. The root is its own parent.
         pelvis (`list[int]`, *optional*):
