@@ -344,15 +344,40 @@ def mean_ranks(results: Results, sets: list[str], candidates: list[str]) -> dict
 
 
 def write_page(page: Path, arguments: ChoiceArguments, choice: Choice, results: Results) -> None:
-    """Writes the page of a choice: candidates in the order of their mean rank, their accuracies and settings."""
+    """Writes the page of a choice: candidates in the order of their mean rank, their accuracies and settings. A single
+    candidate has no ranks."""
     sets = list(choice.sets)
     candidates = [
         name for name in choice.candidates if any(results.accuracy(of_set, name) is not None for of_set in sets)
     ]
     ranks = mean_ranks(results, sets, candidates)
     candidates.sort(key=lambda name: ranks.get(name, 0))
+    if len(choice.candidates) > 1:
+        lines = ["# A choice of settings on several data sets", *choice_tables(choice, results, candidates, ranks)]
+    else:
+        lines = ["# Settings on several data sets"]
+    for candidate in candidates:
+        lines += walk_table(results, sets, candidate)
+    words = " ".join(f"{name}=FOLDER" for name in arguments.folders)
+    file = Path(arguments.choice)
+    file = file.name if file.is_absolute() else file  # no paths of the machine
+    options = f" --seeds {' '.join(map(str, arguments.seeds))}" if len(arguments.seeds) > 1 else ""
+    options += " --walk true" if arguments.walk else ""
+    lines += [
+        "",
+        "```bash",
+        f"python recipes/choose_settings.py --choice {file}{options} --data {words}",
+        "```",
+        "",
+    ]
+    write_atomically(page, "\n".join(lines))
+    logger.info("Written: %s", page)
+
+
+def choice_tables(choice: Choice, results: Results, candidates: list[str], ranks: dict[str, float]) -> list[str]:
+    """The lines of the table of accuracies, and of that of the candidates' settings."""
+    sets = list(choice.sets)
     lines = [
-        "# A choice of settings on several data sets",
         "",
         "Top-1 accuracies in per cent. The mean rank is over the sets on which all candidates were run; 1 is the best.",
         "",
@@ -373,20 +398,7 @@ def write_page(page: Path, arguments: ChoiceArguments, choice: Choice, results: 
     for candidate in candidates:
         settings = ", ".join(f"`{name} {value}`" for name, value in choice.candidates[candidate].items())
         lines.append(f"| {candidate} | {settings or 'none'} |")
-    for candidate in candidates:
-        lines += walk_table(results, sets, candidate)
-    words = " ".join(f"{name}=FOLDER" for name in arguments.folders)
-    file = Path(arguments.choice)
-    file = file.name if file.is_absolute() else file  # no paths of the machine
-    lines += [
-        "",
-        "```bash",
-        f"python recipes/choose_settings.py --choice {file} --data {words}",
-        "```",
-        "",
-    ]
-    write_atomically(page, "\n".join(lines))
-    logger.info("Written: %s", page)
+    return lines
 
 
 def walk_table(results: Results, sets: list[str], candidate: str) -> list[str]:
@@ -406,7 +418,13 @@ def walk_table(results: Results, sets: list[str], candidate: str) -> list[str]:
     if not lines:
         return []
     header = ["best raw", *steps.values()]
-    title = ["", f"## {candidate}: from joints to the language model", "", "Mean and range over seeds.", ""]
+    title = [
+        "",
+        f"## {candidate}: from joints to the language model",
+        "",
+        "Top-1 accuracies in per cent, mean and range over seeds.",
+        "",
+    ]
     return [*title, "| | " + " | ".join(header) + " |", "| --- |" + " ---: |" * len(header), *lines]
 
 

@@ -162,3 +162,11 @@ def test_a_choice_runs_once_and_goes_on(recipes, llm, ran, tmp_path):
     assert set(walk) == {"latents", "codes", "one_version"} and not results["sets"]["cameras"]["usual"]["0"]["walk"]
     page = (tmp_path / "runs" / "choice.md").read_text()
     assert "## body: from joints to the language model" in page and "## usual" not in page
+    assert "--choice choice.yaml --walk true --data" in page
+    before = list(ran)
+    del choice["candidates"]["usual"]
+    (tmp_path / "choice.yaml").write_text(yaml.safe_dump(choice))
+    choose_settings.main(ChoiceArguments(**settings, walk=True))
+    page = (tmp_path / "runs" / "choice.md").read_text()
+    assert page.startswith("# Settings on several data sets\n\n## body: from joints") and "mean rank" not in page
+    assert ran == before, "a candidate was run again"
