@@ -111,23 +111,23 @@ class LiveVideo(VideoFrames):
         self._thread.join(timeout=0.5)
 
     def _frames_in_order(self, times: Iterable[float], patience: float = 1.0) -> Iterator[av.VideoFrame]:
-        start, black = time.monotonic(), None
+        start, until, shown = time.monotonic(), -1.0, None
+        black = av.VideoFrame.from_ndarray(np.zeros((self.info.height, self.info.width, 3), np.uint8), format="rgb24")
         for moment in times:
-            self._wait_for(lambda: self._is_over, max(start + moment - time.monotonic(), 0))
-            is_over, newest, now = self._is_over, self._newest, time.monotonic()
-            if is_over and start + moment > now:
-                if self._problem is not None:
-                    logger.warning("%s has ended early: %s", self.path, self._problem.actual)
-                return
-            is_quiet = not is_over and now - self._arrived > QUIET_SECONDS
-            if is_quiet and black is None:
-                logger.warning("%s: no picture in %g s", self.path, QUIET_SECONDS)
-                pixels = np.zeros((self.info.height, self.info.width, 3), np.uint8)
-                black = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            elif black is not None and not is_quiet:
-                logger.warning("%s: pictures arrive again", self.path)
-                black = None
-            yield newest if black is None else black
+            if moment > until:  # all times that have passed have one picture: a slow reader needs time for no other
+                self._wait_for(lambda: self._is_over, max(start + moment - time.monotonic(), 0))
+                if self._is_over and shown is self._newest:
+                    if self._problem is not None:
+                        logger.warning("%s has ended early: %s", self.path, self._problem.actual)
+                    return
+                now = time.monotonic()
+                is_quiet = not self._is_over and now - self._arrived > QUIET_SECONDS
+                if is_quiet and shown is not black:
+                    logger.warning("%s: no picture in %g s", self.path, QUIET_SECONDS)
+                elif shown is black and not is_quiet:
+                    logger.warning("%s: pictures arrive again", self.path)
+                until, shown = now - start, black if is_quiet else self._newest
+            yield shown
 
     def _read(self) -> None:
         """Keeps the newest frame, until the video is closed or a file has ended."""

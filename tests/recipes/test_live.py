@@ -306,6 +306,30 @@ def test_a_source_that_never_answers_is_an_error(sources, monkeypatch, caplog):
     assert caplog.messages == ["camera 7: no picture in 0.05 s"]
 
 
+def test_a_slow_reader_keeps_up_and_ends(sources):
+    """It needs ten times as long for a picture as the camera, and no time for one that stays."""
+
+    def packets():
+        for grey in itertools.cycle(range(1, 200)):
+            time.sleep(0.001)
+            yield frame(grey)
+
+    sources(Source(packets()))
+    with LiveVideo("camera 7", "") as video:
+        start, shown, delays = time.monotonic(), None, []
+        for moment, picture in enumerate(video._frames_in_order(number / 1000 for number in range(200))):
+            if picture is not shown:
+                time.sleep(0.01)
+            shown = picture
+            delays.append(time.monotonic() - start - moment / 1000)
+    assert delays[-1] < 0.5
+    sources(file := Source(frame(grey) for grey in range(20)))
+    file.duration = 1
+    with LiveVideo("file", "") as video:
+        frames = video._frames_in_order(number / 1000 for number in range(1000))
+        assert sum(time.sleep(0.005) or 1 for _ in frames) < 100
+
+
 def test_a_lost_source_is_opened_again(sources, caplog):
     sources(Source([frame(100)]), Source([]), Source([]), Source([frame(200), HUNG]))
     with LiveVideo("camera 7", "") as video:
