@@ -35,6 +35,7 @@ def recognise(folder: str, processor: ActionLLMProcessor, words: torch.LongTenso
     assert_type(model.log_probability(0, words, label_ids=words), torch.FloatTensor)
     assert_type(model.explain(processor, model.forward(words, label_ids=words)), Explanation)
     assert_type(model.timeline(processor, folder), Timeline)
+    assert_type(model.timeline_per_person(processor, folder), dict[int, Timeline])
     assert_type(model.as_generator(), ActionLLMForConditionalGeneration)
     assert_type(model.as_generator().as_classifier(), ActionLLMForClassification)
     assert_type(processor(folder), BatchFeature)
