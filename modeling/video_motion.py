@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, map_coordinates, minimum_filter, uniform_filter
 
 from .video_frames import VideoFrames
 
@@ -192,9 +191,9 @@ def _moving(pairs: np.ndarray, has_camera: bool, rate: float, unit: float) -> tu
         if has_camera:
             camera = camera_motion(first, second)
             # The flow is unknown where the window or its surroundings lie outside the second frame.
-            second, is_seen = _warped(second, camera), minimum_filter(_is_inside(camera), 2 * WINDOW + 1)
+            second, is_seen = _warped(second, camera), _ndimage().minimum_filter(_is_inside(camera), 2 * WINDOW + 1)
         flow, gain, _ = optical_flow(first, second)
-        change = uniform_filter((second - first) ** 2, 5) * is_seen
+        change = _ndimage().uniform_filter((second - first) ** 2, 5) * is_seen
         change *= change > max(CHANGED, NOISE * np.quantile(change, 0.25))
         squares = (flow**2).sum(axis=0)
         weights.append(squares * ((squares > MOVING**2) & (change > 0)))
@@ -271,7 +270,7 @@ def _refined(first: np.ndarray, second: np.ndarray, flow: np.ndarray) -> tuple[n
         [image * image, right * image, down * image, difference * image, right * right, down * down, right * down,
          right * difference, down * difference]
     )  # fmt: skip
-    means = uniform_filter(products, WINDOW, mode="nearest", axes=(1, 2))
+    means = _ndimage().uniform_filter(products, WINDOW, mode="nearest", axes=(1, 2))
     power, right_image, down_image, difference_image, xx, yy, xy, right_difference, down_difference = means
     power += GAIN_WEIGHT
     xx += FLOW_WEIGHT - right_image**2 / power
@@ -291,7 +290,7 @@ def _refined(first: np.ndarray, second: np.ndarray, flow: np.ndarray) -> tuple[n
 def _warped(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
     """`image` at each pixel plus its flow (2, H, W)."""
     rows, columns = np.mgrid[: image.shape[0], : image.shape[1]].astype(np.float32)
-    return map_coordinates(image, [rows + flow[1], columns + flow[0]], np.float32, order=1, mode="nearest")
+    return _ndimage().map_coordinates(image, [rows + flow[1], columns + flow[0]], np.float32, order=1, mode="nearest")
 
 
 def camera_motion(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -341,8 +340,20 @@ def _is_inside(flow: np.ndarray) -> np.ndarray:
     return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
 
 
+def _ndimage():
+    """`scipy.ndimage`. Raises `ImportError` if SciPy is not installed."""
+    # transformers requires every package that remote code imports outside `try`, even of those who never explain videos.
+    try:
+        from scipy import ndimage
+    except ImportError as error:
+        raise ImportError(
+            f"motion in videos is measured with SciPy, which is missing: pip install scipy ({error})"
+        ) from error
+    return ndimage
+
+
 def _halved(image: np.ndarray) -> np.ndarray:
-    return gaussian_filter(image, 1.0, mode="nearest")[::2, ::2]
+    return _ndimage().gaussian_filter(image, 1.0, mode="nearest")[::2, ::2]
 
 
 def _figure(pairs: np.ndarray) -> _Figure | None:
