@@ -289,7 +289,6 @@ def _sentence(path, duration: float, action_ids, start_times, end_times, title: 
         top.set_title(title)
         top.set(xlim=(0, duration))
         bottom.set(yticks=[], ylim=(rows, 0), xlabel="seconds")
-        yield top
         top.axis("off")
         if contributions is not None:
             values = np.asarray(contributions, dtype=float)
@@ -319,6 +318,8 @@ def _sentence(path, duration: float, action_ids, start_times, end_times, title: 
             bottom.text((start + end) / 2, row + 0.5, str(int(token)), ha="center", va="center", fontsize=7,
                         rotation=90 if share < 0.022 else 0, color=INK)  # fmt: skip
         bottom.spines[["left"]].set_visible(False)
+        # Last, since frames are sized by the layout of all else.
+        yield top
 
 
 def token_rows(start_times: Sequence[float], end_times: Sequence[float]) -> list[int]:
