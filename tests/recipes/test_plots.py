@@ -114,6 +114,8 @@ def test_tokens_that_overlap_in_time_are_drawn_in_rows(tmp_path, monkeypatch):
     figures, starts, ends = drawn(monkeypatch), np.array([0, 0, 1, 0, 1.5, 3]), np.array([1, 1.5, 3, 4, 4, 4.0])
     black = lambda times: np.zeros((len(times), 20, 30, 3), np.uint8)  # noqa: E731
     plot_video_sentence(black, 4.0, np.arange(6), starts, ends, tmp_path / "rows.png", contributions=np.ones(6))
+    label = figures[0].axes[1].yaxis.label
+    assert label.get_text().startswith("contribution") and label.get_window_extent().x0 >= 0
     boxes = [patch.get_bbox() for patch in figures[0].axes[-1].patches]
     assert [(box.x0, box.x1) for box in boxes] == list(zip(starts, ends, strict=True))
     assert sum(box.width for box in boxes) == 12 and {box.y0 for box in boxes} == {0, 1, 2}
