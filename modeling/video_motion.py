@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch.nn import functional
 
 from .video_frames import VideoFrames
 
@@ -191,9 +193,9 @@ def _moving(pairs: np.ndarray, has_camera: bool, rate: float, unit: float) -> tu
         if has_camera:
             camera = camera_motion(first, second)
             # The flow is unknown where the window or its surroundings lie outside the second frame.
-            second, is_seen = _warped(second, camera), _ndimage().minimum_filter(_is_inside(camera), 2 * WINDOW + 1)
+            second, is_seen = _warped(second, camera), _is_inside(camera, WINDOW)
         flow, gain, _ = optical_flow(first, second)
-        change = _ndimage().uniform_filter((second - first) ** 2, 5) * is_seen
+        change = _local_mean((second - first)[None] ** 2, 5)[0] * is_seen
         change *= change > max(CHANGED, NOISE * np.quantile(change, 0.25))
         squares = (flow**2).sum(axis=0)
         weights.append(squares * ((squares > MOVING**2) & (change > 0)))
@@ -270,7 +272,7 @@ def _refined(first: np.ndarray, second: np.ndarray, flow: np.ndarray) -> tuple[n
         [image * image, right * image, down * image, difference * image, right * right, down * down, right * down,
          right * difference, down * difference]
     )  # fmt: skip
-    means = _ndimage().uniform_filter(products, WINDOW, mode="nearest", axes=(1, 2))
+    means = _local_mean(products, WINDOW)
     power, right_image, down_image, difference_image, xx, yy, xy, right_difference, down_difference = means
     power += GAIN_WEIGHT
     xx += FLOW_WEIGHT - right_image**2 / power
@@ -288,9 +290,12 @@ def _refined(first: np.ndarray, second: np.ndarray, flow: np.ndarray) -> tuple[n
 
 
 def _warped(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """`image` at each pixel plus its flow (2, H, W)."""
-    rows, columns = np.mgrid[: image.shape[0], : image.shape[1]].astype(np.float32)
-    return _ndimage().map_coordinates(image, [rows + flow[1], columns + flow[0]], np.float32, order=1, mode="nearest")
+    """`image` at each pixel plus its flow (2, H, W), between pixels by bilinear interpolation."""
+    height, width = image.shape
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    places = np.stack([2 * (columns + flow[0]) / (width - 1) - 1, 2 * (rows + flow[1]) / (height - 1) - 1], axis=-1)
+    images, places = torch.from_numpy(image)[None, None], torch.from_numpy(places.astype(np.float32))[None]
+    return functional.grid_sample(images, places, padding_mode="border", align_corners=True)[0, 0].numpy()
 
 
 def camera_motion(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -332,28 +337,32 @@ def _camera_system(height: int, width: int, spacing: int) -> np.ndarray:
     return np.stack([np.stack([one, zero, x, -y]), np.stack([zero, one, y, x])])
 
 
-def _is_inside(flow: np.ndarray) -> np.ndarray:
-    """Whether each pixel plus its flow (2, H, W) is inside the picture."""
+def _is_inside(flow: np.ndarray, margin: int = 0) -> np.ndarray:
+    """Whether each pixel plus its flow (2, H, W) is inside the picture, and so are all pixels that are up to `margin` away."""
     height, width = flow.shape[1:]
     rows, columns = np.mgrid[:height, :width]
     x, y = columns + flow[0], rows + flow[1]
-    return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-
-
-def _ndimage():
-    """`scipy.ndimage`. Raises `ImportError` if SciPy is not installed."""
-    # transformers requires every package that remote code imports outside `try`, even of those who never explain videos.
-    try:
-        from scipy import ndimage
-    except ImportError as error:
-        raise ImportError(
-            f"motion in videos is measured with SciPy, which is missing: pip install scipy ({error})"
-        ) from error
-    return ndimage
+    outside = (x < 0) | (x > width - 1) | (y < 0) | (y > height - 1)
+    near = functional.max_pool2d(torch.from_numpy(outside)[None].float(), 2 * margin + 1, 1, margin)
+    return near[0].numpy() == 0
 
 
 def _halved(image: np.ndarray) -> np.ndarray:
-    return _ndimage().gaussian_filter(image, 1.0, mode="nearest")[::2, ::2]
+    """Every second pixel of an image, smoothed by a Gaussian of one pixel."""
+    weights = torch.exp(-(torch.arange(-4, 5, dtype=torch.float32) ** 2) / 2)
+    weights /= weights.sum()
+    padded = functional.pad(torch.from_numpy(image)[None, None], (4, 4, 4, 4), mode="replicate")
+    rows = functional.conv2d(padded, weights.view(1, 1, -1, 1), stride=(2, 1))
+    return functional.conv2d(rows, weights.view(1, 1, 1, -1), stride=(1, 2))[0, 0].numpy()
+
+
+def _local_mean(values: np.ndarray, width: int) -> np.ndarray:
+    """The means of images (C, H, W) over squares of `width` pixels; pixels at the border are repeated outside."""
+    _, rows, columns = values.shape
+    padded = np.pad(values, ((0, 0), (width // 2,) * 2, (width // 2,) * 2), mode="edge")
+    # Faster than a pooling layer of torch on a CPU.
+    summed = sum(padded[:, shift : shift + rows] for shift in range(width))
+    return sum(summed[:, :, shift : shift + columns] for shift in range(width)) / np.float32(width**2)
 
 
 def _figure(pairs: np.ndarray) -> _Figure | None:
