@@ -84,6 +84,9 @@ class ActionVQVAEConfig(ActionModelConfig):
             ω1 of LLM-AR, Eq. 12.
         velocity_weight (`float`, defaults to 0.0):
             Weight of the smooth-L1 loss between frame-to-frame differences; not in LLM-AR.
+        relation_weight (`float`, defaults to 0.0):
+            Weight of the smooth-L1 loss between the relations of two people in the reconstruction and in the recording, with
+            the stream `"relation"`; without it, tokens need not keep how close people are. Not in LLM-AR.
         alignment_weight (`float`, defaults to 0.0), contrast_temperature (`float`, defaults to 0.1):
             Weight and temperature of the semantic alignment loss of LVLM-VAR: InfoNCE between the mean word of a recording and
             the frozen text embeddings of the class names in the batch; not in LLM-AR.
@@ -145,6 +148,7 @@ class ActionVQVAEConfig(ActionModelConfig):
     embedding_weight: float | int = 1.0
     commitment_weight: float | int = 0.02
     velocity_weight: float | int = 0.0
+    relation_weight: float | int = 0.0
     alignment_weight: float | int = 0.0
     contrast_temperature: float | int = 0.1
     human_weight: float | int = 0.2
@@ -194,6 +198,10 @@ class ActionVQVAEConfig(ActionModelConfig):
             )
         if "relation" in self.streams:
             self._check_relation()
+        elif self.relation_weight > 0:
+            raise ValueError(
+                f"`relation_weight` must be 0 without relation in `streams` {self.streams}, got {self.relation_weight}."
+            )
 
     def _check_relation(self):
         points = self.relation_joints or {}

@@ -33,6 +33,8 @@ logger = logging.get_logger(__name__)
 MOTION_SECONDS = 0.2
 # The smallest divisor of closeness: the bodies of absent people have no extent.
 LEAST_LENGTH = 1e-6
+# Errors of closeness and facing, which are at most 1 in size, count by their squares up to this one, and linearly beyond.
+RELATION_BETA = 0.1
 
 
 @dataclass
@@ -40,18 +42,21 @@ class ActionVQVAEOutput(ModelOutput):
     """
     Loss (LLM-AR, Eq. 12) and its unweighted terms.
 
-    A term that does not apply is `None`: all but the first four without a codebook, `velocity_loss` if its weight is 0,
-    `mmd_loss` without word embeddings, and `alignment_loss` without labels. Other terms of weight 0 are still reported, without
-    gradient.
+    A term that does not apply is `None`: all but the first five without a codebook, `velocity_loss` or `relation_loss` if its
+    weight is 0, `mmd_loss` without word embeddings, and `alignment_loss` without labels. Other terms of weight 0 are still
+    reported, without gradient.
 
     Args:
         loss (`torch.FloatTensor` scalar):
-            reconstruction + velocity + embedding + ω1 commitment + ω2 (Zipf + context + MMD) + alignment, each times its own
-            weight.
+            reconstruction + velocity + relation + embedding + ω1 commitment + ω2 (Zipf + context + MMD) + alignment, each times
+            its own weight.
         reconstruction_loss (`torch.FloatTensor` scalar):
             Smooth-L1 loss, mean over channels and valid frames (LLM-AR, Eq. 11).
         velocity_loss (`torch.FloatTensor` scalar, *optional*):
             Smooth-L1 loss of the differences between neighbouring valid frames.
+        relation_loss (`torch.FloatTensor` scalar, *optional*):
+            Smooth-L1 loss of the relation of the first two people (`SkeletonStreams.relation`), mean over channels and the
+            valid frames that show both; 0 without such frames.
         alignment_loss (`torch.FloatTensor` scalar, *optional*):
             InfoNCE of recordings and class names ([`~semantic_alignment.alignment_loss`]). Only with `labels` and
             `class_embeddings`.
@@ -82,6 +87,7 @@ class ActionVQVAEOutput(ModelOutput):
     loss: torch.FloatTensor | None = None
     reconstruction_loss: torch.FloatTensor | None = None
     velocity_loss: torch.FloatTensor | None = None
+    relation_loss: torch.FloatTensor | None = None
     alignment_loss: torch.FloatTensor | None = None
     embedding_loss: torch.FloatTensor | None = None
     commitment_loss: torch.FloatTensor | None = None
@@ -154,18 +160,18 @@ class SkeletonStreams(nn.Module):
     def forward(self, joints: torch.Tensor) -> torch.Tensor:
         if self.config.streams == ["joints"]:
             return joints
-        people = joints.unflatten(1, (self.config.num_persons, self.config.num_joints, self.config.num_coordinates))
+        people = self._people(joints)
         streams = {
             "joints": lambda: people,
             "bones": lambda: people - people[:, :, self.config.joint_parents],
             "motion": lambda: self._displacements(people, people),
             "body": lambda: people - self._pelvis(people),
             "path": lambda: self._displacements(self._pelvis(people), people),
-            "relation": lambda: self.relation(people),
+            "relation": lambda: self.relation(joints),
         }
         return torch.cat([streams[name]().flatten(1, -2) for name in self.config.streams], dim=1)
 
-    def relation(self, people: torch.Tensor) -> torch.Tensor:
+    def relation(self, joints: torch.Tensor) -> torch.Tensor:
         """
         Closeness of the first two people, and how they face each other.
 
@@ -178,15 +184,15 @@ class SkeletonStreams(nn.Module):
         They are 0 where one of the two is absent.
 
         Args:
-            people (`torch.Tensor` of shape `(batch_size, num_persons, num_joints, num_coordinates, num_frames)`).
+            joints (`torch.Tensor` of shape `(batch_size, num_channels, num_frames)`).
 
         Returns:
             `torch.Tensor` of shape `(batch_size, 36, num_frames)`, or 38 channels in three dimensions: closeness of 6 x 6
             points (pelvis, head, hands, feet), and facing.
         """
-        pair = people[:, :2].movedim(-1, 1)  # (batch_size, frames, 2, joints, coordinates)
-        joints = {"pelvis": self.config.pelvis, **self.config.relation_joints}
-        points = {name: pair[..., rows, :].mean(dim=-2) for name, rows in joints.items()}
+        pair = self._people(joints)[:, :2].movedim(-1, 1)  # (batch_size, frames, 2, joints, coordinates)
+        rows_of = {"pelvis": self.config.pelvis, **self.config.relation_joints}
+        points = {name: pair[..., rows, :].mean(dim=-2) for name, rows in rows_of.items()}
         trunk = points["neck"] - points["pelvis"]
         length = trunk.norm(dim=-1).mean(dim=-1)[..., None, None]
         first, second = torch.stack([points[name] for name in ("pelvis", *RELATION_ENDS)], dim=-2).unbind(dim=2)
@@ -201,6 +207,10 @@ class SkeletonStreams(nn.Module):
             relation = torch.cat([relation, facing.sort(dim=-1).values], dim=-1)
         is_present = (pair != 0).flatten(3).any(dim=-1).all(dim=-1, keepdim=True)
         return (relation * is_present).mT
+
+    def _people(self, joints: torch.Tensor) -> torch.Tensor:
+        """Joints of each person (batch_size, num_persons, num_joints, num_coordinates, num_frames)."""
+        return joints.unflatten(1, (self.config.num_persons, self.config.num_joints, self.config.num_coordinates))
 
     def _pelvis(self, people: torch.Tensor) -> torch.Tensor:
         return people[:, :, self.config.pelvis].mean(dim=2, keepdim=True)
@@ -494,6 +504,9 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             steps = frames[:, 1:] & frames[:, :-1]
             terms["velocity_loss"] = F.smooth_l1_loss(reconstruction.diff(dim=1)[steps], target.diff(dim=1)[steps])
             loss = loss + config.velocity_weight * terms["velocity_loss"]
+        if config.relation_weight > 0:
+            terms["relation_loss"] = self._relation_loss(reconstruction, target, frames)
+            loss = loss + config.relation_weight * terms["relation_loss"]
         return ActionVQVAEOutput(
             loss=loss,
             reconstruction_loss=reconstruction_loss,
@@ -645,6 +658,13 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         duration = self.config.frames_per_token / frame_rate.to(token_mask.device, torch.float32)[:, None]
         position = torch.arange(num_tokens, device=token_mask.device, dtype=torch.float32)
         return (start + position * duration) * token_mask, (start + (position + 1) * duration) * token_mask
+
+    def _relation_loss(self, reconstruction: torch.Tensor, target: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Loss of the relation of two people in features (batch_size, num_frames, num_channels), in valid frames."""
+        actual, expected = (self.encoder.streams.relation(joints.mT).mT for joints in (reconstruction, target))
+        shows_both = (expected != 0).any(dim=-1) & valid
+        losses = F.smooth_l1_loss(actual, expected, beta=RELATION_BETA, reduction="none").mean(dim=-1)
+        return (losses * shows_both).sum() / shows_both.sum().clamp(min=1)
 
     def _usage_losses(
         self,

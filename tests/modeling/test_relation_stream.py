@@ -128,6 +128,32 @@ def test_gradients_are_finite_where_joints_coincide(model, people):
         assert gradient.isfinite().all()
 
 
+def test_the_loss_is_about_valid_frames_that_show_both(people):
+    model = tiny_action_model(streams=["joints", "relation"], num_persons=2, relation_weight=0.7, **JOINTS)
+    clips = torch.cat([people, people.flip(1)[:, :3]], dim=1)  # (2, 8, 2, 25, 3)
+    clips[0, 2:4, 1] = 0
+    mask = torch.tensor([[1] * 8, [1] * 4 + [0] * 4])
+    inputs = clips.flatten(2) * mask[..., None]
+    output = model(inputs, mask)
+    made = output.reconstruction.detach().view(2, 8, 2, 25, 3).double().numpy()
+    losses = []
+    for clip, frame in [(0, frame) for frame in (0, 1, 4, 5, 6, 7)] + [(1, frame) for frame in range(4)]:
+        errors = np.abs(
+            np.subtract(plain_relation(made[clip, frame]), plain_relation(clips[clip, frame].double().numpy()))
+        )
+        losses.append(np.where(errors < 0.1, errors**2 / 0.2, errors - 0.05).mean())
+    assert output.relation_loss.item() == pytest.approx(np.mean(losses), rel=1e-4)
+    model.config.relation_weight = 0.0
+    without = model(inputs, mask)
+    assert without.relation_loss is None
+    assert output.loss.item() == pytest.approx(without.loss.item() + 0.7 * np.mean(losses), rel=1e-4)
+    model.config.relation_weight = 0.7
+    clips[:, :, 1] = 0
+    assert model(clips.flatten(2) * mask[..., None], mask).relation_loss == 0
+    with pytest.raises(ValueError, match="`relation_weight` must be 0 without relation in `streams`"):
+        ActionVQVAEConfig(relation_weight=0.7)
+
+
 def test_two_dimensions_have_no_facing(people, tmp_path):
     config = {"streams": ["joints", "relation"], "num_persons": 3, "num_coordinates": 2}
     flat = tiny_action_model(**config, **JOINTS)

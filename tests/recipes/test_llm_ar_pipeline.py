@@ -107,6 +107,7 @@ def test_words_of_several_tokens(recipes, tmp_path):
         num_codebooks=3,
         codebook_training="ema",
         streams=["joints", "bones", "motion", "relation"],
+        relation_weight=1.0,
     )
     sentences = recipes.encode(own, tmp_path / "sentences", encodings=2)
     rows = load_action_sentences(sentences)["test"]
