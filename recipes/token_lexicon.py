@@ -242,11 +242,10 @@ def _page(entries, motions_picture: str | None, with_frames: bool, num_sentences
         )
         looks = html.escape(entry.description)
         if with_frames:
-            agreeing = round(entry.agreement * entry.measured)
-            looks = (
-                f"{looks or 'its occurrences differ'} ({agreeing} of {entry.measured})<br>"
-                f'<img src="act_{entry.action_id}.png" alt="first and last frames of occurrences">'
-            )
+            said = f"the {entry.measured} measured occurrences differ"
+            if entry.description:
+                said = f"{looks} ({round(entry.agreement * entry.measured)} of {entry.measured})"
+            looks = f'{said}<br><img src="act_{entry.action_id}.png" alt="first and last frames of occurrences">'
         lines.append(
             f"<tr><td>&lt;act_{entry.action_id}&gt;</td><td>{entry.count:,}</td><td>{looks}</td>"
             f"<td>{classes}</td><td>{entry.when:.0%}</td><td>{entry.seconds:.2f} s</td><td>{examples}</td></tr>"
