@@ -357,7 +357,8 @@ def write_page(page: Path, arguments: ChoiceArguments, choice: Choice, results: 
     else:
         lines = ["# Settings on several data sets"]
     for candidate in candidates:
-        lines += walk_table(results, sets, candidate)
+        if len(choice.candidates) == 1 or any(results.accuracies(of_set, candidate, "codes") for of_set in sets):
+            lines += walk_table(results, sets, candidate)
     words = " ".join(f"{name}=FOLDER" for name in arguments.folders)
     file = Path(arguments.choice)
     file = file.name if file.is_absolute() else file  # no paths of the machine
@@ -402,22 +403,22 @@ def choice_tables(choice: Choice, results: Results, candidates: list[str], ranks
 
 
 def walk_table(results: Results, sets: list[str], candidate: str) -> list[str]:
-    """The lines of the table of a candidate's steps; none if no set has them."""
+    """The lines of the table of a candidate's steps. Those that were not measured are empty."""
     steps = {"latents": "latents", "codes": "codes", "one_version": "language model, one version", "": "averaged"}
     lines = []
     for name in sets:
-        if not results.accuracies(name, candidate, "codes"):
+        if not results.accuracies(name, candidate):
             continue
         baselines = results.content["baselines"].get(name, {})
         cells = [f"{100 * max(baselines.values()):.1f}" if baselines else ""]
         for step in steps:
             percents = [100 * accuracy for accuracy in results.accuracies(name, candidate, step)]
+            mean = f"{statistics.mean(percents):.1f}" if percents else ""
             spread = f" ({min(percents):.1f}–{max(percents):.1f})" if len(percents) > 1 else ""
-            cells.append(f"{statistics.mean(percents):.1f}{spread}")
+            cells.append(mean + spread)
+        cells.append(str(len(results.accuracies(name, candidate))))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    if not lines:
-        return []
-    header = ["best raw", *steps.values()]
+    header = ["best raw", *steps.values(), "seeds"]
     title = [
         "",
         f"## {candidate}: from joints to the language model",

@@ -169,4 +169,5 @@ def test_a_choice_runs_once_and_goes_on(recipes, llm, ran, tmp_path):
     choose_settings.main(ChoiceArguments(**settings, walk=True))
     page = (tmp_path / "runs" / "choice.md").read_text()
     assert page.startswith("# Settings on several data sets\n\n## body: from joints") and "mean rank" not in page
+    assert re.search(r"\| cameras \|( [\d.]+ \|){5} 1 \|", page)
     assert ran == before, "a candidate was run again"
