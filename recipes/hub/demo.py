@@ -99,18 +99,14 @@ def build(model: str, examples: list[str] = ()):
         import gradio as gr
     except ImportError as error:
         raise SystemExit("hub/demo.py needs gradio: pip install -e '.[demo]'") from error
-    from action_llm.recording_files import RECORDING_SUFFIXES
-    from action_llm.video_files import VIDEO_SUFFIXES
-
     recognise = load_pipeline(model)
+    if recognise.model.config.injection_layer is not None:
+        raise ValueError(f"{model} reads continuous latents: it has no tokens to show, and no explanations.")
     names = recognise.processor.class_names
-    reads_skeletons = hasattr(recognise.processor.feature_extractor, "skeleton_layout")
-    estimator = pose_estimator() if reads_skeletons else None
-    what, suffixes = "A video", VIDEO_SUFFIXES
-    if reads_skeletons:
-        what, suffixes = "A recording of skeletons", RECORDING_SUFFIXES
-        if estimator is not None:
-            what, suffixes = "A video, or a recording of skeletons", (*VIDEO_SUFFIXES, *RECORDING_SUFFIXES)
+    estimator = pose_estimator() if reads_skeletons(recognise) else None
+    what = "A video" if estimator is not None or not reads_skeletons(recognise) else "A recording of skeletons"
+    if estimator is not None:
+        what += ", or a recording of skeletons"
     answer_to = partial(answer, recognise, estimator)
     with gr.Blocks(title="Action recognition", analytics_enabled=False) as page:
         gr.Markdown(
@@ -121,7 +117,7 @@ def build(model: str, examples: list[str] = ()):
             with gr.Column(scale=2):
                 recording = gr.File(
                     label=what,
-                    file_types=list(suffixes),
+                    file_types=list(readable_suffixes(recognise, estimator)),
                     type="filepath",
                     elem_id="recording",
                 )
@@ -151,23 +147,36 @@ def build(model: str, examples: list[str] = ()):
 
 
 def load_pipeline(model: str):
-    """The pipeline of a recogniser, by the classes of the installed package: no code of its repository is run.
-
-    Raises:
-        ValueError: if the recogniser reads continuous latents.
-    """
+    """The pipeline of a recogniser, by the classes of the installed package: no code of its repository is run."""
     from transformers import pipeline
 
     from action_llm import ActionLLMForClassification, ActionLLMProcessor
 
-    recognise = pipeline(
+    return pipeline(
         "action-recognition",
         model=ActionLLMForClassification.from_pretrained(model),
         processor=ActionLLMProcessor.from_pretrained(model),
     )
-    if recognise.model.config.injection_layer is not None:
-        raise ValueError(f"{model} reads continuous latents: it has no tokens to show, and no explanations.")
-    return recognise
+
+
+def reads_skeletons(recognise) -> bool:
+    """Whether a pipeline's recogniser reads skeletons, and not videos."""
+    return hasattr(recognise.processor.feature_extractor, "skeleton_layout")
+
+
+def readable_suffixes(recognise, estimator) -> tuple[str, ...]:
+    """The suffixes of the files that a recogniser reads.
+
+    Args:
+        recognise: pipeline of the recogniser.
+        estimator: the pose estimator of a recogniser of skeletons; None for one of videos, and without weights.
+    """
+    from action_llm.recording_files import RECORDING_SUFFIXES
+    from action_llm.video_files import VIDEO_SUFFIXES
+
+    if not reads_skeletons(recognise):
+        return VIDEO_SUFFIXES
+    return RECORDING_SUFFIXES if estimator is None else (*VIDEO_SUFFIXES, *RECORDING_SUFFIXES)
 
 
 def pose_estimator():
@@ -219,7 +228,7 @@ def answer(recognise, estimator, path: str | None, classes: str | None):
         if recording is not path:
             shown = pictures(path) | poses(path, recording)
         else:
-            shown = bodies(path, extractor) if hasattr(extractor, "skeleton_layout") else pictures(path)
+            shown = bodies(path, extractor) if reads_skeletons(recognise) else pictures(path)
         shown["spans"] = spans(recognise, recording, shown["seconds"], labels)
         animation = player(shown, best["tokens"], recognise.model.lexicon)
     except (ValueError, OSError) as error:

@@ -212,6 +212,7 @@ def model_page(
             options=", explain=True, return_tokens=True" if has_tokens else "",
             output="action_ids[0].tolist()" if has_tokens else "action_embeds[0]",
         ),
+        example=_example(extractor),
         has_tokens=has_tokens,
         code_repo=code_repo,
         reads=_reads(extractor),

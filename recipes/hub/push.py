@@ -8,8 +8,9 @@ python recipes/hub/push.py runs/ntu60 me/llm-ar-ntu60-xsub
 
 RUN is the folder of an sft run, of a whole pipeline (its recogniser is pushed), or of a train_tokenizer run. The model, its
 processor, code and adapter, the lexicon of its tokens (`RUN/lexicon`, if there is one), plots, and a model card written from
-the run's record are uploaded; the Hub reads the evaluation results from `.eval_results`. Evaluations are found beside the run,
-or named with `--evaluations`, one for each seed. Any other file stops the push, so recordings are never uploaded.
+the run's record are uploaded, with a recogniser also `handler.py` for Inference Endpoints; the Hub reads the evaluation
+results from `.eval_results`. Evaluations are found beside the run, or named with `--evaluations`, one for each seed. Any other
+file stops the push, so recordings are never uploaded.
 
 The repository is private unless you pass `--public`. `--code_repo` puts the code into a repository of its own, which many
 models can share. A language model that is referenced by name is not copied, unless you pass `--with_llm`.
@@ -62,11 +63,14 @@ MODEL_FILES = (
 # Files that every push writes anew.
 WRITTEN = (
     "README.md",
+    "handler.py",
     "requirements.txt",
     "lexicon.json",
     *(f"pictures/{name}" for name in PICTURES),
     ".eval_results/*",
 )
+# Answers requests on Inference Endpoints, which look for it beside the model: it does not move with `--code_repo`.
+HANDLER = Path(__file__).with_name("handler.py")
 # Files whose words may look like paths.
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt")
 ACCESS_TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{16,}")
@@ -202,6 +206,8 @@ def repository_files(
             files["lexicon.json"] = _without_names(folder / "lexicon.json")
             break
     files["requirements.txt"] = exact_requirements().encode()
+    if record["stage"] == "sft":
+        files["handler.py"] = HANDLER.read_bytes()
     files["README.md"] = model_page(model, repository, records, list(pictures), code_repo).encode()
     if records and records[0]["metrics"]["split"] == "test":
         dataset = records[0]["metrics"]["dataset"]

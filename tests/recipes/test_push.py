@@ -71,6 +71,24 @@ def blocks(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", page, re.S)
 
 
+# As the toolkit of Inference Endpoints: from the repository's folder, with requests and answers in JSON.
+ENDPOINT = """
+import base64, importlib.util, json
+
+spec = importlib.util.spec_from_file_location("handler", "endpoint/handler.py")
+handler = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(handler)
+endpoint = handler.EndpointHandler("endpoint")
+content = base64.b64encode(open("recording.skeleton", "rb").read()).decode()
+inputs = {"name": "recording.skeleton", "content": content}
+answer = endpoint(json.loads(json.dumps({"inputs": inputs, "parameters": {"top_k": 2, "explain": True}})))
+assert json.loads(json.dumps(answer)) == recognise("recording.skeleton", top_k=2, explain=True) and answer[0]["reason"]
+row = {"keypoints": [[[[0.1 * joint, 0.2, 2.0] for joint in range(25)]]] * 40, "shape": [40, 1, 25, 3]}
+row |= {"layout": "kinect25", "fps": 30}
+assert json.loads(json.dumps(endpoint({"inputs": row}))) == recognise(row)
+"""
+
+
 @pytest.mark.slow
 def test_what_is_listed_is_what_is_pushed_in_one_commit_and_the_page_is_true(run, hub, tmp_path, recordings):
     listed = launch(hub, tmp_path, "hub/push.py", run, "tester/dry", "--dry_run")
@@ -113,7 +131,11 @@ def test_what_is_listed_is_what_is_pushed_in_one_commit_and_the_page_is_true(run
 
     # The code of the model card, unchanged, without the project.
     shutil.copy(next(recordings.glob("*.skeleton")), tmp_path / "recording.skeleton")
-    for code in blocks(card.content):
+    for path, content in hub.files("tester/model").items():
+        (tmp_path / "endpoint" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "endpoint" / path).write_bytes(content)
+    pipeline_code, *others = blocks(card.content)
+    for code in (pipeline_code + ENDPOINT, *others):
         output = launch(
             hub, tmp_path / "reader", script="import sys; sys.modules['action_llm'] = None\n" + code, cwd=tmp_path
         )
@@ -131,7 +153,8 @@ def test_what_is_listed_is_what_is_pushed_in_one_commit_and_the_page_is_true(run
 def test_the_code_can_have_a_repository_of_its_own(run, hub, tmp_path, tokenizer):
     for model, name in ((run, "tester/weights"), (Path(tokenizer).parent, "tester/tokens")):
         launch(hub, tmp_path, "hub/push.py", model, name, "--code_repo", "tester/code")
-        assert not [path for path in hub.files(name) if path.endswith(".py")]
+        code = [path for path in hub.files(name) if path.endswith(".py")]
+        assert code == (["handler.py"] if name == "tester/weights" else []), "Inference Endpoints look for it here"
     assert (
         "tester/code--modeling_action_llm.ActionLLMForClassification"
         in hub.files("tester/weights")["config.json"].decode()
