@@ -37,7 +37,9 @@ def requirements(*extras: str) -> list[Requirement]:
 
 
 @pytest.mark.parametrize(
-    "requirement", requirements("tensorboard", "trackio", "qlora", "smollm2", "demo", "test"), ids=lambda one: one.name
+    "requirement",
+    requirements("tensorboard", "trackio", "qlora", "smollm2", "demo", "serve", "test"),
+    ids=lambda one: one.name,
 )
 def test_every_range_has_two_ends(requirement):
     assert sorted(one.operator for one in requirement.specifier) == ["<", ">="]

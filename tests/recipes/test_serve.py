@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import os
 import socket
 import sys
 import tempfile
@@ -11,6 +12,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlencode
 
 import numpy as np
@@ -21,6 +23,7 @@ from transformers import pipeline
 fastapi = pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 uvicorn = pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
 
+from action_llm_recipes.benchmarks import benchmark_serving  # noqa: E402
 from action_llm_recipes.hub import serve, server  # noqa: E402
 
 
@@ -228,3 +231,30 @@ def test_the_command_checks_its_limits_and_listens_on_this_machine(monkeypatch, 
         with pytest.raises(SystemExit):
             serve.main()
         assert f"{option}: expected more than 0, got 0" in capsys.readouterr().err
+
+
+def test_the_load_test_counts_what_is_wrong(serving, recognise, walks, tmp_path_factory, monkeypatch):
+    folder = tmp_path_factory.mktemp("report")
+
+    @contextlib.contextmanager
+    def in_this_process(arguments, temporary):
+        with serving(max_mib=arguments.max_mib, max_requests=arguments.max_requests) as (port, _):
+            yield SimpleNamespace(pid=os.getpid()), port
+
+    monkeypatch.setattr(benchmark_serving, "running_server", in_this_process)
+    monkeypatch.setattr("action_llm_recipes.hub.demo.load_pipeline", lambda model: recognise)
+    arguments = benchmark_serving.BenchmarkArguments(
+        output=f"{folder}/serving", model="tiny", recordings=str(walks[0].parent), files=3, clients=4, seconds=1.0,
+        single_seconds=0.1, max_mib=1, max_requests=3,
+    )  # fmt: skip
+    result = benchmark_serving.main(arguments)
+    assert result["single"]["wrong"] == result["many"]["wrong"] == 0
+    assert result["many"]["statuses"]["recording"].keys() >= {200} and result["many"]["answers_per_second"] > 0
+    assert json.loads(Path(folder, "serving.json").read_text())["clients"] == 4
+    assert "| 4 |" in Path(folder, "serving.md").read_text()
+    answer = [{"label": "waving", "score": 0.5}, {"label": "falling", "score": 0.4}]
+    due = benchmark_serving.Sent("recording", "walk.npy", b"", 200, answer)
+    assert not benchmark_serving.fault_of(due, 200, json.dumps(answer).encode())
+    for wrong in (answer[::-1], [answer[0], {"label": "falling", "score": 0.41}], answer[:1]):
+        assert benchmark_serving.fault_of(due, 200, json.dumps(wrong).encode())
+    assert benchmark_serving.fault_of(due, 422, b'{"detail": "no"}')
