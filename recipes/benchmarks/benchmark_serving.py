@@ -6,12 +6,11 @@ python recipes/benchmarks/benchmark_serving.py --model runs/quickstart/model \\
     --recordings runs/quickstart/simulated_recordings --output model_cards/results/serving
 ```
 
-The server is a process of its own, started as a user starts it. First, a single client sends one file after the other; then
-`--clients` clients send files at the same time: recordings, and among them damaged files, files that are too large, files of
-another type, and names that are paths. A client that is told that the server is busy waits as long as it is asked to. Each
+The server is a process of its own, started as a user starts it. After a warm-up, a single client sends one file after the other;
+then `--clients` clients send files at the same time: recordings, and among them damaged files, files that are too large, files
+of another type, and names that are paths. A client that is told that the server is busy waits as long as it is asked to. Each
 answer is compared with the pipeline's on the file alone, and each refusal with the status that is due. The memory of the server
-process is measured after the single client, every second of the many, and after them. Writes `OUTPUT.json` and `OUTPUT.md`.
-Needs psutil and the extra `serve`.
+process is measured every second. Writes `OUTPUT.json` and `OUTPUT.md`. Needs psutil and the extra `serve`.
 """
 
 import contextlib
@@ -36,6 +35,8 @@ from urllib.parse import quote
 from action_llm_recipes.common.launching import launch
 
 MEGABYTE = 1e6
+# Memory rises and falls with each batch. What remains is the lowest value of so many seconds.
+MEMORY_SECONDS = 10
 # Share of the requests of each kind; all others are good recordings.
 BAD = {"damaged": 0.1, "too large": 0.05, "another type": 0.1, "a path as name": 0.05}
 # Largest difference of scores from the pipeline: a batch adds in another order.
@@ -54,6 +55,7 @@ class BenchmarkArguments:
     )
     clients: int = field(default=50, metadata={"help": "number of clients at the same time"})
     seconds: float = field(default=60.0, metadata={"help": "time of the many clients, in seconds"})
+    warm_up_seconds: float = field(default=10.0, metadata={"help": "time of the clients before measuring, in seconds"})
     single_seconds: float = field(default=20.0, metadata={"help": "time of the single client, in seconds"})
     max_requests: int = field(default=40, metadata={"help": "requests that the server accepts at the same time"})
     max_mib: int = field(default=4, metadata={"help": "largest file that the server accepts, in MiB"})
@@ -92,15 +94,12 @@ def main(arguments: BenchmarkArguments) -> dict:
     good = files["recording"]
     with tempfile.TemporaryDirectory() as temporary, running_server(arguments, temporary) as (process, port):
         memory = psutil.Process(process.pid).memory_info
-        for of_kind in files.values():  # what is loaded at the first use belongs to no measurement
-            for file in of_kind:
-                send(port, file)
+        # Libraries allocate memory at their first use, and for the largest batch.
+        Clients(port, list(files.values()), arguments.clients).run(arguments.warm_up_seconds)
         single = Clients(port, [good], 1)
         single_seconds = single.run(arguments.single_seconds)
-        before, during = memory().rss / MEGABYTE, []
-        many = Clients(port, list(files.values()), arguments.clients)
+        many, during = Clients(port, list(files.values()), arguments.clients), []
         many_seconds = many.run(arguments.seconds, lambda: during.append(round(memory().rss / MEGABYTE, 1)))
-        after = memory().rss / MEGABYTE
         left = sorted(os.listdir(temporary))
     result = {
         "hardware": describe_hardware(),
@@ -111,7 +110,12 @@ def main(arguments: BenchmarkArguments) -> dict:
         "max_requests": arguments.max_requests,
         "single": summary(single.results, single_seconds),
         "many": summary(many.results, many_seconds),
-        "memory_mb": {"before": round(before, 1), "during": during, "after": round(after, 1)},
+        "memory_mb": {
+            "first": min(during[:MEMORY_SECONDS]),
+            "last": min(during[-MEMORY_SECONDS:]),
+            "most": max(during),
+            "each_second": during,
+        },
         "files_left": len(left),
     }
     write_results(arguments.output, result, report(result))
@@ -289,9 +293,9 @@ def report(result: dict) -> str:
             for kind, counts in many["statuses"].items()
         ),
         "",
-        f"Memory of the server: {memory['before']:.0f} MB before, {memory['after']:.0f} MB after, and at most "
-        f"{max(memory['during']):.0f} MB during {many['seconds']:.0f} s of {result['clients']} clients. Files left in its "
-        f"temporary folder: {result['files_left']}.",
+        f"Memory of the server during {many['seconds']:.0f} s of {result['clients']} clients: lowest value of the first "
+        f"{MEMORY_SECONDS} s {memory['first']:.0f} MB, of the last {MEMORY_SECONDS} s {memory['last']:.0f} MB; at most "
+        f"{memory['most']:.0f} MB. Files left in its temporary folder: {result['files_left']}.",
         "",
         "```bash",
         "python recipes/benchmarks/benchmark_serving.py --model runs/quickstart/model \\",

@@ -82,7 +82,7 @@ def serving(recognise, tmp_path, monkeypatch):
             watched.is_free.set()
             running.should_exit = True
             thread.join(30)
-        assert not thread.is_alive() and not list(tmp_path.iterdir())
+        assert not thread.is_alive() and not list(tmp_path.glob("action-llm-serve-*"))
 
     return start
 
@@ -245,7 +245,7 @@ def test_the_load_test_counts_what_is_wrong(serving, recognise, walks, tmp_path_
     monkeypatch.setattr("action_llm_recipes.hub.demo.load_pipeline", lambda model: recognise)
     arguments = benchmark_serving.BenchmarkArguments(
         output=f"{folder}/serving", model="tiny", recordings=str(walks[0].parent), files=3, clients=4, seconds=1.0,
-        single_seconds=0.1, max_mib=1, max_requests=3,
+        warm_up_seconds=0.1, single_seconds=0.1, max_mib=1, max_requests=3,
     )  # fmt: skip
     result = benchmark_serving.main(arguments)
     assert result["single"]["wrong"] == result["many"]["wrong"] == 0
