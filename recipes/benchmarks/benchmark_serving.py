@@ -6,7 +6,7 @@ python recipes/benchmarks/benchmark_serving.py --model runs/quickstart/model \\
     --recordings runs/quickstart/simulated_recordings --output model_cards/results/serving
 ```
 
-The server is a process of its own, started as a user starts it. After a warm-up, a single client sends one file after the other;
+The server is a process of its own, started as a user starts it. After a warm-up, a single client sends one file after another;
 then `--clients` clients send files at the same time: recordings, and among them damaged files, files that are too large, files
 of another type, and names that are paths. A client that is told that the server is busy waits as long as it is asked to. Each
 answer is compared with the pipeline's on the file alone, and each refusal with the status that is due. The memory of the server
