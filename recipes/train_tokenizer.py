@@ -88,6 +88,9 @@ class TokenizerArguments:
         check_language_model(self.llm_name_or_path)
         if not 0 <= self.mixup < float("inf"):
             raise ValueError(f"--mixup must be at least 0, got {self.mixup}.")
+        for name in ("denoise", "mixup"):
+            if getattr(self, name) and self.action_model != "action_vqvae":
+                raise ValueError(f"--{name} is for skeletons, and {self.action_model} reads videos: leave it out.")
 
 
 @dataclass

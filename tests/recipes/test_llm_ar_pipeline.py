@@ -169,6 +169,7 @@ def test_denoising_reconstructs_what_was_recorded(recipes, tmp_path):
 
 def test_mixup_blends_recordings_and_their_classes(recipes, tmp_path):
     from action_llm_recipes.stages.recording_windows import RecordingWindows
+    from action_llm_recipes.train_tokenizer import TokenizerArguments
 
     own = recipes.train_tokenizer(
         tmp_path / "tokenizer",
@@ -209,6 +210,9 @@ def test_mixup_blends_recordings_and_their_classes(recipes, tmp_path):
     assert not np.array_equal(blended[0]["labels"], example)
     with pytest.raises(ValueError, match="--mixup must be at least 0, got -1"):
         recipes.train_tokenizer(tmp_path / "negative", arguments={"mixup": -1.0})
+    for name, value in (("mixup", 0.5), ("denoise", True)):
+        with pytest.raises(ValueError, match=f"--{name} is for skeletons, and vst reads videos"):
+            TokenizerArguments(recipes.llm, action_model="vst", **{name: value})
 
 
 def test_orthogonal_names_need_semantic_alignment(recipes, tmp_path):
