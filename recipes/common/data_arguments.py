@@ -169,8 +169,9 @@ class DataArguments:
             name for name, column in MODALITIES.items() if all(column in rows.features for rows in dataset.values())
         ]
         if not set(modalities) & set(available):
+            name = self.dataset if isinstance(self.dataset, str) else self.protocol()
             raise ValueError(
-                f"{self.protocol()} holds {' and '.join(available)}, but this recipe reads {' or '.join(modalities)}."
+                f"{name} holds {' and '.join(available)}, but this recipe reads {' or '.join(modalities)}."
             )
         if self.held_out_subjects:
             from action_llm_recipes.common.held_out_subjects import hold_out_subjects

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from skeleton_people import person
 from tiny_features import extract
 from tiny_models import CLASS_NAMES, tiny_llava, tiny_tokenizer, tiny_vtem
@@ -138,6 +139,8 @@ def test_a_tilt_is_no_variation_of_recordings_in_a_plane():
                 check_versions_differ(settings, 8, "versions")
     check_versions_differ(SkeletonFeatureExtractor(**STILL | {"augment_tilt": 10.0}).to_dict(), 8, "versions")
     # run_line.py knows the layout by the recordings, before anything is trained.
-    settings = run_line.extractor_settings({"tokenizer": STILL | {"augment_tilt": 10.0}}, [{"layout": "coco17"}])
+    settings = run_line.extractor_settings(
+        {"tokenizer": STILL | {"augment_tilt": 10.0}}, Dataset.from_list([{"layout": "coco17"}])
+    )
     with pytest.raises(ValueError, match="--encodings 8: expected versions that differ"):
         check_versions_differ(settings, 8, "--encodings")
