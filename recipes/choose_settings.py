@@ -411,12 +411,14 @@ def walk_table(results: Results, sets: list[str], candidate: str) -> list[str]:
             continue
         baselines = results.content["baselines"].get(name, {})
         cells = [f"{100 * max(baselines.values()):.1f}" if baselines else ""]
+        num_seeds = len(results.accuracies(name, candidate))
         for step in steps:
             percents = [100 * accuracy for accuracy in results.accuracies(name, candidate, step)]
             mean = f"{statistics.mean(percents):.1f}" if percents else ""
             spread = f" ({min(percents):.1f}–{max(percents):.1f})" if len(percents) > 1 else ""
-            cells.append(mean + spread)
-        cells.append(str(len(results.accuracies(name, candidate))))
+            fewer = f", {len(percents)} of {num_seeds} seeds" if 0 < len(percents) < num_seeds else ""
+            cells.append(mean + spread + fewer)
+        cells.append(str(num_seeds))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     header = ["best raw", *steps.values(), "seeds"]
     title = [
