@@ -10,7 +10,8 @@ The YAML file of `--choice` lists candidates, each with the settings of `run_lin
 sets, each a data set with people or views that are evaluated and that nothing was trained on. Every candidate is run on every
 set. The page has the accuracies beside those of the best classifier of raw recordings, and orders the candidates by their mean
 rank over the sets: a candidate that shines on a single set does not win. Runs go side by side, one for each GPU or core, share
-stages, and resume with the same command; further candidates, sets and seeds are added.
+stages, and resume with the same command; further candidates, sets and seeds are added. The classifiers of raw recordings are
+trained last, with as many seeds.
 
 `--walk true` also trains classifiers on the latents and codes of each run, and evaluates the language model with one version of
 each recording: a table for each candidate then says at which step it loses accuracy.
@@ -19,11 +20,14 @@ each recording: a table for each candidate then says at which step it loses accu
 import json
 import logging
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from action_llm_datasets.atomic_files import write_atomically
 from action_llm_datasets.folder_lock import writes_output_dir
+from action_llm_datasets.worker_processes import in_processes
 from action_llm_recipes.common.launching import launch
 from action_llm_recipes.paper_tables.definitions import PAPERS, Row, Table, read_tables
 from action_llm_recipes.paper_tables.runs import RowRun, runs_of
@@ -162,23 +166,78 @@ def main(arguments: ChoiceArguments) -> dict:
     choice = read_choice(arguments.choice)
     page = Path(arguments.page or Path(arguments.output_dir) / "choice.md")
     results = Results(page.with_suffix(".json"))
-    runs = {}
-    for name, of_set in choice.sets.items():
-        add_baseline(arguments, name, of_set, results)
-        for run in runs_on(arguments, choice, name, of_set):
-            if not results.has(name, run, arguments.walk):
-                runs[run] = name
+    jobs = arguments.jobs or default_jobs()
+    runs = {run: name for name, of_set in choice.sets.items() for run in runs_on(arguments, choice, name, of_set)}
+    missing = [
+        run for run, name in runs.items() if not results.has(name, run) or (arguments.walk and not has_ended(run))
+    ]
 
     def on_finished(run: RowRun) -> None:
-        results.add(runs[run], run, walk_of(choice.sets[runs[run]], run) if arguments.walk else {})
+        results.add(runs[run], run)
         write_page(page, arguments, choice, results)
 
-    failures = run_rows(list(runs), min(arguments.jobs or default_jobs(), max(len(runs), 1)), on_finished)
+    failures = {
+        f"{run.row.title} on {runs[run]}": reason for run, reason in run_rows(missing, jobs, on_finished).items()
+    }
+    failures |= measure(arguments, choice, runs, results, jobs)
     write_page(page, arguments, choice, results)
     if failures:
-        listed = "; ".join(f"{run.row.title} on {runs[run]}: {reason}" for run, reason in failures.items())
-        raise ValueError(f"{len(failures)} of {len(runs)} runs failed, the others are on the page. {listed}")
+        listed = "; ".join(f"{of}: {reason}" for of, reason in failures.items())
+        raise ValueError(f"{len(failures)} failed, the others are on the page. {listed}")
     return results.content
+
+
+def measure(
+    arguments: ChoiceArguments, choice: Choice, runs: dict[RowRun, str], results: "Results", jobs: int
+) -> dict[str, str]:
+    """Adds to the results what is measured beside the runs: the baselines of each set and, with `--walk`, the steps of each
+    finished run. Returns what failed, each with the reason."""
+    work, add = {}, {}
+    for name, of_set in choice.sets.items():
+        if results.num_baseline_seeds(name) < len(arguments.seeds):
+            folder = Path(arguments.output_dir) / "baselines" / file_name(name)
+            title = f"baselines of {name}"
+            work[title] = partial(
+                baselines_of, of_set, arguments.folders[of_set.data], str(folder), len(arguments.seeds)
+            )
+            add[title] = partial(results.add_baselines, name)
+    for run, name in runs.items():
+        if arguments.walk and results.has(name, run) and not results.has(name, run, with_walk=True):
+            title = f"{run.row.title} on {name}, seed {run.seed}, latents and codes"
+            work[title] = partial(walk_of, choice.sets[name], run.data_dir, run.folder)
+            add[title] = partial(results.add_walk, name, run)
+    failures = {}
+    processes = {"initializer": _use_share_of_cores, "initargs": (jobs,)} if jobs > 1 else {}
+    with in_processes(_attempt, list(work.values()), jobs, **processes) as measured:
+        for (done, title), (result, error) in zip(enumerate(work, start=1), measured, strict=True):
+            if error is not None:
+                failures[title] = error
+                logger.error("%s failed: %s", title, error)
+                continue
+            add[title](result)
+            logger.info("%s measured; %d of %d", title, done, len(work))
+    return failures
+
+
+def _attempt(measurement: Callable[[], dict]) -> tuple[dict, None] | tuple[None, str]:
+    """The result of a measurement, or the reason why it failed: the others go on."""
+    try:
+        return measurement(), None
+    except (ValueError, OSError, KeyError) as error:
+        return None, str(error)
+
+
+def _use_share_of_cores(jobs: int) -> None:
+    import torch
+
+    from action_llm_recipes.paper_tables.execution import usable_cores
+
+    torch.set_num_threads(max(1, usable_cores() // jobs))
+
+
+def has_ended(run: RowRun) -> bool:
+    """Whether the folders of a run are there, with its evaluation."""
+    return (run.folder / "evaluation" / "metrics.json").is_file()
 
 
 def runs_on(arguments: ChoiceArguments, choice: Choice, name: str, of_set: EvaluatedSet) -> list[RowRun]:
@@ -208,16 +267,17 @@ def file_name(name: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in name)
 
 
-def walk_of(of_set: EvaluatedSet, run: RowRun) -> dict[str, float]:
-    """The accuracies of the steps to the language model: `latents`, `codes`, and `one_version` of each recording."""
+def walk_of(of_set: EvaluatedSet, data_dir: str, folder: Path) -> dict[str, float]:
+    """The accuracies of the steps to the language model of the run in `folder`: `latents`, `codes`, and `one_version` of each
+    recording."""
     from action_llm_recipes import encode_actions, evaluate_classifier
     from action_llm_recipes.baselines import run_baselines
 
-    data = of_set.recordings(run.data_dir)
-    with_latents = str(run.folder / "sentences_with_latents")
+    data = of_set.recordings(data_dir)
+    with_latents = str(folder / "sentences_with_latents")
     encode_actions.main(
         encode_actions.EncodingArguments(
-            tokenizer=str(run.folder / "tokenizer" / "model"),
+            tokenizer=str(folder / "tokenizer" / "model"),
             output_dir=with_latents,
             encodings=WALK_ENCODINGS,
             latents=True,
@@ -226,7 +286,7 @@ def walk_of(of_set: EvaluatedSet, run: RowRun) -> dict[str, float]:
     )
     probes = run_baselines.main(
         run_baselines.BaselineArguments(
-            output_dir=str(run.folder / "walk"),
+            output_dir=str(folder / "walk"),
             methods=["latents", "codes"],
             sentences=with_latents,
             split=of_set.split,
@@ -236,9 +296,9 @@ def walk_of(of_set: EvaluatedSet, run: RowRun) -> dict[str, float]:
     )
     metrics = evaluate_classifier.main(
         evaluate_classifier.EvaluationArguments(
-            model=str(run.folder / "sft" / "model"),
-            sentences=str(run.folder / "sentences"),
-            output_dir=str(run.folder / "one_version"),
+            model=str(folder / "sft" / "model"),
+            sentences=str(folder / "sentences"),
+            output_dir=str(folder / "one_version"),
         )
     )
     return {method: accuracy["estimate"] for method, accuracy in probes["accuracy"].items()} | {
@@ -246,21 +306,15 @@ def walk_of(of_set: EvaluatedSet, run: RowRun) -> dict[str, float]:
     }
 
 
-def add_baseline(arguments: ChoiceArguments, name: str, of_set: EvaluatedSet, results: "Results") -> None:
-    """Trains classifiers of the raw recordings of a set, unless the results have them."""
+def baselines_of(of_set: EvaluatedSet, data_dir: str, output_dir: str, num_seeds: int) -> dict[str, list[float]]:
+    """Classifiers of the raw recordings of a set: method → accuracies, one for each seed that it depends on."""
     from action_llm_recipes.baselines import run_baselines as recipe
 
-    if name in results.content["baselines"]:
-        return
-    folder = Path(arguments.output_dir) / "baselines" / file_name(name)
     metrics = recipe.main(
-        recipe.BaselineArguments(output_dir=str(folder), split=of_set.split, seeds=1),
-        of_set.recordings(arguments.folders[of_set.data]),
+        recipe.BaselineArguments(output_dir=output_dir, split=of_set.split, seeds=num_seeds),
+        of_set.recordings(data_dir),
     )
-    results.content["baselines"][name] = {
-        method: statistics.mean(accuracy["seeds"]) for method, accuracy in metrics["accuracy"].items()
-    }
-    results.save()
+    return {method: accuracy["seeds"] for method, accuracy in metrics["accuracy"].items()}
 
 
 class Results:
@@ -280,15 +334,13 @@ class Results:
         except FileNotFoundError:
             self.content = {"baselines": {}, "sets": {}}
 
-    def has(self, name: str, run: RowRun, with_walk: bool) -> bool:
-        """Whether there is the result of a run on a set, with the same settings."""
+    def has(self, name: str, run: RowRun, with_walk: bool = False) -> bool:
+        """Whether there is the result of a run on a set, with the same settings, and with its steps if `with_walk` is set."""
         found = self.content["sets"].get(name, {}).get(run.row.name, {}).get(str(run.seed))
-        if found is None or (with_walk and not found["walk"]):
-            return False
-        return found["settings_key"] == run.settings_key
+        return bool(found and found["settings_key"] == run.settings_key and (found["walk"] or not with_walk))
 
-    def add(self, name: str, run: RowRun, walk: dict[str, float]) -> None:
-        """Adds the result of a finished run on a set, with what `walk_of` returned."""
+    def add(self, name: str, run: RowRun) -> None:
+        """Adds the result of a finished run on a set."""
         from action_llm.model_files import read_json_object
 
         metrics = read_json_object(run.folder / "evaluation" / "metrics.json")
@@ -304,10 +356,28 @@ class Results:
             "settings_key": run.settings_key,
             "recordings": metrics["recordings"],
             "accuracy": metrics[metrics["compared_by"]]["estimate"],
-            "walk": walk,
+            "walk": candidates[run.row.name].get(str(run.seed), {}).get("walk", {}),
             "seconds": round(sum(seconds), 1),
         }
         self.save()
+
+    def add_walk(self, name: str, run: RowRun, walk: dict[str, float]) -> None:
+        """Adds what `walk_of` measured to the result of a run."""
+        self.content["sets"][name][run.row.name][str(run.seed)]["walk"] = walk
+        self.save()
+
+    def add_baselines(self, name: str, baselines: dict[str, list[float]]) -> None:
+        """Adds what `baselines_of` measured on a set."""
+        self.content["baselines"][name] = baselines
+        self.save()
+
+    def num_baseline_seeds(self, name: str) -> int:
+        """Number of seeds of the baselines of a set; 0 if there are none."""
+        return max(map(len, self.content["baselines"].get(name, {}).values()), default=0)
+
+    def best_baseline(self, name: str) -> list[float]:
+        """Accuracies of the baseline of a set with the best mean, one for each seed; empty without baselines."""
+        return max(self.content["baselines"].get(name, {}).values(), key=statistics.mean, default=[])
 
     def save(self) -> None:
         """Writes the file."""
@@ -393,13 +463,21 @@ def choice_tables(choice: Choice, results: Results, candidates: list[str], ranks
         cells = [percent(results.accuracy(of_set, candidate)) for of_set in sets]
         rank = f"{ranks[candidate]:.2f}" if candidate in ranks else ""
         lines.append(f"| {candidate} | " + " | ".join(cells) + f" | {rank} |")
-    best = [max(results.content["baselines"].get(of_set, {"": None}).values(), default=None) for of_set in sets]
-    lines.append("| *best classifier of raw recordings* | " + " | ".join(map(percent, best)) + " | |")
+    best = [results.best_baseline(of_set) for of_set in sets]
+    cells = [percent(statistics.mean(accuracies) if accuracies else None) for accuracies in best]
+    lines.append("| *best classifier of raw recordings* | " + " | ".join(cells) + " | |")
     lines += ["", "| candidate | settings that differ from the preset |", "| --- | --- |"]
     for candidate in candidates:
         settings = ", ".join(f"`{name} {value}`" for name, value in choice.candidates[candidate].items())
         lines.append(f"| {candidate} | {settings or 'none'} |")
     return lines
+
+
+def mean_and_range(accuracies: list[float]) -> str:
+    """Accuracies of several seeds in per cent; empty without any."""
+    percents = [100 * accuracy for accuracy in accuracies]
+    spread = f" ({min(percents):.1f}–{max(percents):.1f})" if len(percents) > 1 else ""
+    return f"{statistics.mean(percents):.1f}{spread}" if percents else ""
 
 
 def walk_table(results: Results, sets: list[str], candidate: str) -> list[str]:
@@ -409,15 +487,12 @@ def walk_table(results: Results, sets: list[str], candidate: str) -> list[str]:
     for name in sets:
         if not results.accuracies(name, candidate):
             continue
-        baselines = results.content["baselines"].get(name, {})
-        cells = [f"{100 * max(baselines.values()):.1f}" if baselines else ""]
         num_seeds = len(results.accuracies(name, candidate))
+        cells = [mean_and_range(results.best_baseline(name))]
         for step in steps:
-            percents = [100 * accuracy for accuracy in results.accuracies(name, candidate, step)]
-            mean = f"{statistics.mean(percents):.1f}" if percents else ""
-            spread = f" ({min(percents):.1f}–{max(percents):.1f})" if len(percents) > 1 else ""
-            fewer = f", {len(percents)} of {num_seeds} seeds" if 0 < len(percents) < num_seeds else ""
-            cells.append(mean + spread + fewer)
+            accuracies = results.accuracies(name, candidate, step)
+            fewer = f", {len(accuracies)} of {num_seeds} seeds" if 0 < len(accuracies) < num_seeds else ""
+            cells.append(mean_and_range(accuracies) + fewer)
         cells.append(str(num_seeds))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     header = ["best raw", *steps.values(), "seeds"]

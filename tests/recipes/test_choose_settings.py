@@ -12,7 +12,7 @@ from table_rows import run_here
 from action_llm_datasets.names import check_protocol
 from action_llm_recipes import choose_settings
 from action_llm_recipes.baselines import run_baselines
-from action_llm_recipes.choose_settings import ChoiceArguments, Results, mean_ranks, read_choice
+from action_llm_recipes.choose_settings import ChoiceArguments, Results, mean_and_range, mean_ranks, read_choice
 from action_llm_recipes.pipeline.settings import read_overrides
 
 CHOICES = sorted((Path(__file__).parents[2] / "recipes" / "choices").glob("*.yaml"))
@@ -58,10 +58,14 @@ def test_results_of_former_settings_are_not_averaged(tmp_path):
         return SimpleNamespace(settings_key=key, seed=seed, row=SimpleNamespace(name="a"), folder=tmp_path, stages={})
 
     for run in (finished("before", 0), finished("before", 1), finished("now", 0)):
-        results.add("one", run, {})
+        results.add("one", run)
     assert list(Results(tmp_path / "results.json").content["sets"]["one"]["a"]) == ["0"]
-    assert results.has("one", finished("now", 0), False)
-    assert not results.has("one", finished("now", 0), True) and not results.has("one", finished("before", 1), False)
+    now = finished("now", 0)
+    assert results.has("one", now) and not results.has("one", finished("before", 1))
+    assert not results.has("one", now, with_walk=True)
+    results.add_walk("one", now, {"codes": 0.4})
+    results.add("one", now)  # checked again
+    assert Results(tmp_path / "results.json").has("one", now, with_walk=True)
 
 
 @pytest.mark.parametrize("path", CHOICES, ids=lambda path: path.stem)
@@ -111,6 +115,28 @@ def test_bad_arguments_are_refused(tmp_path):
             ChoiceArguments(choice=path, **settings)
 
 
+def test_the_best_baseline_has_the_best_mean(tmp_path):
+    results = Results(tmp_path / "results.json")
+    assert results.best_baseline("one") == [] and results.num_baseline_seeds("one") == 0
+    results.add_baselines("one", {"kernel_ridge": [0.6], "graph": [0.9, 0.4], "transformer": [0.7, 0.65]})
+    assert results.best_baseline("one") == [0.7, 0.65] and results.num_baseline_seeds("one") == 2
+    assert mean_and_range(results.best_baseline("one")) == "67.5 (65.0–70.0)"
+    assert mean_and_range([0.6]) == "60.0" and mean_and_range([]) == ""
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_measurement_that_fails_is_told_and_the_others_go_on(tmp_path, monkeypatch, jobs):
+    """Two empty folders: in this process, and in processes of their own."""
+    of_set = {"data": "sim", "dataset": "simulated-xsub"}
+    choice = {"paper": "llm_ar", "candidates": {"a": {}}, "sets": {"one": of_set, "two": of_set}}
+    (tmp_path / "choice.yaml").write_text(yaml.safe_dump(choice))
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr("action_llm_recipes.paper_tables.execution.run_rows", lambda runs, jobs, on_finished: {})
+    settings = {"choice": str(tmp_path / "choice.yaml"), "data": [f"sim={tmp_path / 'empty'}"], "jobs": jobs}
+    with pytest.raises(ValueError, match=r"^2 failed, .*baselines of one: .*baselines of two: .*empty"):
+        choose_settings.main(ChoiceArguments(**settings, output_dir=str(tmp_path / "runs")))
+
+
 @pytest.fixture
 def ran(cache, monkeypatch):
     """The candidates that were run, in this process and beside quick baselines; `paper_table.py` tests `run_rows` itself."""
@@ -146,7 +172,7 @@ def test_a_choice_runs_once_and_goes_on(recipes, llm, ran, tmp_path):
     }
     (tmp_path / "choice.yaml").write_text(yaml.safe_dump(choice))
     settings = {"choice": str(tmp_path / "choice.yaml"), "data": [f"sim={recipes.recordings}"]}
-    settings |= {"output_dir": str(tmp_path / "runs")}
+    settings |= {"output_dir": str(tmp_path / "runs"), "jobs": 1}  # measures in this process
     results = choose_settings.main(ChoiceArguments(**settings, candidates=["usual"]))
     assert set(results["sets"]) == {"a person", "cameras"} and set(results["baselines"]) == {"a person", "cameras"}
     results = choose_settings.main(ChoiceArguments(**settings))
