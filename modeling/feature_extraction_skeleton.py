@@ -164,7 +164,8 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             hips and shoulders are always there.
         augment_flat: Probability of a projection to two dimensions: z is set to 0 after the rotations (not 2-D layouts).
         augment_occlusion: The largest standard deviation, in lengths of the torso, of errors of the joints that the body hides
-            from a sensor in a random direction. The errors drift, as those of depth sensors do (not 2-D layouts).
+            from a sensor in a random direction. The errors drift, as those of depth sensors do: an independent one is drawn for
+            every eighth frame, and those between are interpolated (not 2-D layouts).
         augment_swap: Probability that the first two people change places, where their order says nothing about the action.
 
     Raises:
@@ -621,8 +622,10 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             tracks = matrices @ tracks
         generator = None if seed is None else _generator(seed, tracks)
         if generator is not None and self.augment_swap and tracks.shape[1] > 1:
+            # The first person centres and scales everybody, and must have a trunk for that.
+            swaps = generator.random() < self.augment_swap and known[1, [*skeleton.pelvis, *skeleton.neck]].all()
             order = np.arange(tracks.shape[1])
-            order[:2] = order[:2][:: -1 if generator.random() < self.augment_swap else 1]
+            order[:2] = order[:2][:: -1 if swaps else 1]
             tracks, actors = tracks[:, order], actors[:, order]
         present = self._presence(actors >= 0, recorded_fps)
         center, rotation, scale = self._measure(tracks[:, 0], actors[:, 0] >= 0, recorded_fps)

@@ -27,10 +27,11 @@ from pathlib import Path
 
 from action_llm_datasets.atomic_files import write_atomically
 from action_llm_datasets.folder_lock import writes_output_dir
+from action_llm_datasets.names import did_you_mean
 from action_llm_datasets.worker_processes import in_processes
-from action_llm_recipes.common.launching import launch
+from action_llm_recipes.common.launching import launch, option_names
 from action_llm_recipes.paper_tables.definitions import PAPERS, Row, Table, read_tables
-from action_llm_recipes.paper_tables.runs import RowRun, runs_of
+from action_llm_recipes.paper_tables.runs import RowRun, runs_of, with_paths
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,9 @@ class ChoiceArguments:
         wrong = [entry for entry in self.data if not all(entry.partition("=")[::2])]
         if wrong:
             raise ValueError(f"--data: expected NAME=FOLDER, got {wrong[0]}.")
+        if not self.seeds or min(self.seeds) < 0:
+            raise ValueError(f"--seeds: expected one or more seeds, 0 or above, got {self.seeds}.")
+        self.seeds = list(dict.fromkeys(self.seeds))
         choice = read_choice(self.choice)
         named = {of_set.data for of_set in choice.sets.values()}
         if missing := sorted(named - set(self.folders)):
@@ -148,14 +152,40 @@ def read_choice(path: str) -> Choice:
         for name, values in content["sets"].items():
             try:
                 subjects = values.get("held_out_subjects")
+                if subjects is not None and not isinstance(subjects, list):
+                    raise TypeError(f"held_out_subjects must be a list, found {subjects!r}")
                 sets[name] = EvaluatedSet(**values | {"held_out_subjects": subjects and tuple(map(str, subjects))})
             except TypeError as error:
                 raise ValueError(
                     f"sets, {name}: expected data, dataset, perhaps held_out_subjects; {error}"
                 ) from error
+        for name, settings in content["candidates"].items():
+            check_candidate(content["paper"], name, settings)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
         raise ValueError(f"--choice {path}: {' '.join(str(error).split())}") from error
     return Choice(content["paper"], content["candidates"], sets)
+
+
+def check_candidate(paper: str, name: str, settings: dict) -> None:
+    """Raises `ValueError` if `run_line.py` has no such option, or a stage of it no such setting."""
+    from action_llm_recipes.pipeline.settings import read_overrides, read_yaml
+    from action_llm_recipes.run_line import ARGUMENTS as OPTIONS
+
+    table = next(iter(read_tables(paper).values()))
+    overrides: dict[str, dict] = {}
+    for option, value in settings.items():
+        stage, dot, setting = option.partition(".")
+        if dot:
+            overrides.setdefault(stage, {})[setting] = value
+        elif option not in (known := option_names(OPTIONS)):
+            raise ValueError(f"candidates, {name}: run_line.py has no option {option!r}{did_you_mean(option, known)}")
+    options = with_paths(table, table.presets["small"] | settings)
+    stages = ("tokenizer", "sft") if table.modality == "skeletons" else ("features", "tokenizer", "sft")
+    files = {stage: read_yaml(options.get(f"{stage}_config"), stage, paper)[0] for stage in stages}
+    try:
+        read_overrides(overrides, files | {"encode": {}, "evaluation": {}})
+    except ValueError as error:
+        raise ValueError(f"candidates, {name}: {error}") from error
 
 
 @writes_output_dir
@@ -169,7 +199,10 @@ def main(arguments: ChoiceArguments) -> dict:
     jobs = arguments.jobs or default_jobs()
     runs = {run: name for name, of_set in choice.sets.items() for run in runs_on(arguments, choice, name, of_set)}
     missing = [
-        run for run, name in runs.items() if not results.has(name, run) or (arguments.walk and not has_ended(run))
+        run
+        for run, name in runs.items()
+        if not results.has(name, run)
+        or (arguments.walk and not results.has(name, run, with_walk=True) and not has_ended(run))
     ]
 
     def on_finished(run: RowRun) -> None:
@@ -223,7 +256,7 @@ def _attempt(measurement: Callable[[], dict]) -> tuple[dict, None] | tuple[None,
     """The result of a measurement, or the reason why it failed: the others go on."""
     try:
         return measurement(), None
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, RuntimeError) as error:  # the last without enough memory
         return None, str(error)
 
 
@@ -432,7 +465,7 @@ def write_page(page: Path, arguments: ChoiceArguments, choice: Choice, results: 
     words = " ".join(f"{name}=FOLDER" for name in arguments.folders)
     file = Path(arguments.choice)
     file = file.name if file.is_absolute() else file  # no paths of the machine
-    options = f" --seeds {' '.join(map(str, arguments.seeds))}" if len(arguments.seeds) > 1 else ""
+    options = f" --seeds {' '.join(map(str, arguments.seeds))}" if arguments.seeds != [0] else ""
     options += " --walk true" if arguments.walk else ""
     lines += [
         "",

@@ -91,6 +91,10 @@ class TokenizerArguments:
         for name in ("denoise", "mixup"):
             if getattr(self, name) and self.action_model != "action_vqvae":
                 raise ValueError(f"--{name} is for skeletons, and {self.action_model} reads videos: leave it out.")
+        if self.denoise and not self.augment:
+            raise ValueError(
+                "--denoise undoes the augmentation, which --augment false disables: leave one of them out."
+            )
 
 
 @dataclass

@@ -171,12 +171,11 @@ def _stage_folders(table: Table, dataset: str, options: dict, folder: Path) -> d
     for stage in STAGES:
         if stage not in (*files, "encode", "evaluation") or (stage == "backbone" and not trains_encoder):
             continue
-        own = {
-            name: value
-            for name, value in options.items()
-            if name.startswith(f"{stage}.") and name.partition(".")[2] not in HARMLESS
+        # A setting counts alike in the YAML file and beside it.
+        settings = (files.get(stage) or {}) | {
+            name.partition(".")[2]: value for name, value in options.items() if name.startswith(f"{stage}.")
         }
-        own["file"] = files.get(stage)
+        own = {name: value for name, value in settings.items() if name not in HARMLESS}
         if stage == "encode":
             own |= {name: options.get(name) for name in OF_ENCODING}
             own["injection_layer"] = options.get("sft.injection_layer")  # then latents are encoded

@@ -20,7 +20,8 @@ class RecordingWindows(Dataset):
         augment (`bool`): whether recordings are augmented.
         denoise (`bool`): whether examples have `target_features`, the same frames without augmentation.
         mixup (`float`): α of the beta distribution by which a window is blended with one of another recording; its own share is
-            the larger one. 0 disables mixup (Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018).
+            the larger one. Absent people are not blended. 0 disables mixup (Zhang et al., "mixup: Beyond Empirical Risk
+            Minimization", 2018).
         with_labels (`bool`): whether examples have `labels`: their class or, with mixup, the shares of classes (num_classes,).
     """
 
@@ -84,15 +85,25 @@ class RecordingWindows(Dataset):
         return example
 
     def _blended(self, example: dict, other: dict, share: np.float32) -> dict:
-        """`share` of an example and the rest of another. Frames that the other does not have stay as they are."""
-        shares = np.where(other["feature_attention_mask"][:, None] > 0, share, np.float32(1))
+        """`share` of an example and the rest of another, in frames in which both have a person; what the other does not have
+        stays as it is. The other's class has its mean share of the people and frames of the example."""
+        here, there = (self._people(of["input_features"]) for of in (example, other))  # (T, persons, values)
+        shown = np.any(here != 0, axis=2)
+        shares = np.where(shown & np.any(there != 0, axis=2), share, np.float32(1))[..., None]
         blended = dict(example)
         for name in ("input_features", "target_features"):
             if name in example:
-                blended[name] = shares * example[name] + (1 - shares) * other[name]
+                mixed = shares * self._people(example[name]) + (1 - shares) * self._people(other[name])
+                blended[name] = mixed.reshape(example[name].shape)
         if self.with_labels:
+            # The sum of equal float32 numbers is exact in float64.
+            own = np.float32(shares[shown].mean(dtype=np.float64)) if shown.any() else np.float32(1)
             labels = np.zeros(self.num_classes, dtype=np.float32)
-            labels[example["labels"]] += share
-            labels[other["labels"]] += 1 - share
+            labels[example["labels"]] += own
+            labels[other["labels"]] += 1 - own
             blended["labels"] = labels
         return blended
+
+    def _people(self, features: np.ndarray) -> np.ndarray:
+        """Features (T, C) as (T, persons, values); those of absent people and of padding are zeros."""
+        return features.reshape(len(features), self.extractor.num_persons, -1)

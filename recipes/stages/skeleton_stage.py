@@ -58,8 +58,8 @@ class SkeletonStage:
         reading (`SkeletonArguments`): settings of the feature extractor.
 
     Raises:
-        ValueError: if the stream `motion` or `path` is set and frames have no common time step, or the stream `relation` and
-            recordings show one person only or lack a joint.
+        ValueError: if the stream `motion` or `path` is set and frames have no common time step, the stream `relation` and
+            recordings show one person only or lack a joint, or the path alone, of one person who is centred in each frame.
     """
 
     ARGUMENTS = (ActionVQVAEArguments, SkeletonArguments)
@@ -79,6 +79,10 @@ class SkeletonStage:
             raise ValueError(
                 f"streams: {displacements[0]}, the displacement between frames, needs recordings of one frame rate or of one "
                 "length: set length, or fps and no max_frames."
+            )
+        if model_arguments.streams == ["path"] and extractor.center == "frame" and extractor.num_persons == 1:
+            raise ValueError(
+                "streams: with center: frame, the path of a single person is zero: add a stream, or set center: first."
             )
         config = ActionVQVAEConfig(
             **stream_joints(model_arguments.streams, extractor.skeleton_layout),

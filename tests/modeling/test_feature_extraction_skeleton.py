@@ -544,6 +544,13 @@ def test_augment_swap():
     assert 10 < sum(swapped) < 30
     alone = frames_of(extractor, recording(bodies[:1]), augment=True, seed=0)
     np.testing.assert_allclose(alone, frames_of(plain, recording(bodies[:1])), atol=1e-6)
+    # A person of head and hand does not centre anybody.
+    lost = [joint for joint in range(25) if joint not in (3, 7)]
+    bodies[1][1][:, lost] = 0
+    one = frames_of(plain, recording(bodies))
+    for seed in range(10):
+        version = frames_of(extractor, recording(bodies), augment=True, seed=seed)
+        np.testing.assert_allclose(version, one, atol=1e-6)
 
 
 def test_original_features_have_the_moments_of_the_augmented_ones():

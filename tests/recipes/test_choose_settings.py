@@ -13,9 +13,9 @@ from action_llm_datasets.names import check_protocol
 from action_llm_recipes import choose_settings
 from action_llm_recipes.baselines import run_baselines
 from action_llm_recipes.choose_settings import ChoiceArguments, Results, mean_and_range, mean_ranks, read_choice
-from action_llm_recipes.pipeline.settings import read_overrides
 
-CHOICES = sorted((Path(__file__).parents[2] / "recipes" / "choices").glob("*.yaml"))
+ROOT = Path(__file__).parents[2]
+CHOICES, PAGES = sorted((ROOT / "recipes" / "choices").glob("*.yaml")), ROOT / "model_cards" / "results"
 TINY = {
     "tokenizer.max_steps": 1, "tokenizer.per_device_train_batch_size": 4, "tokenizer.warmup_steps": 1,
     "tokenizer.hidden_width": 8, "tokenizer.codebook_size": 16, "tokenizer.window": 16, "tokenizer.length": 16,
@@ -70,16 +70,18 @@ def test_results_of_former_settings_are_not_averaged(tmp_path):
 
 @pytest.mark.parametrize("path", CHOICES, ids=lambda path: path.stem)
 def test_choices_of_the_repository(path):
+    """Each can be run, and the results beside its page are of the settings of today."""
     choice = read_choice(str(path))
     for of_set in choice.sets.values():
         check_protocol(of_set.dataset)
-    for name, settings in choice.candidates.items():
-        values = {}
-        for option, value in settings.items():
-            stage, _, setting = option.partition(".")
-            values.setdefault(stage, {})[setting] = value
-        own = {stage: {} for stage in ("tokenizer", "sft", "encode", "evaluation")}
-        read_overrides({stage: of for stage, of in values.items() if stage in own}, own), name
+    results = Results(PAGES / f"{'choice_skeletons' if path.stem == 'skeletons' else path.stem}.json")
+    arguments = ChoiceArguments(str(path), [f"{of_set.data}=x" for of_set in choice.sets.values()])
+    for name, of_set in choice.sets.items():
+        for run in choose_settings.runs_on(arguments, choice, name, of_set):
+            for seed, result in results.content["sets"].get(name, {}).get(run.row.name, {}).items():
+                assert result["settings_key"] == run.settings_key, (
+                    f"{name}, {run.row.name}, seed {seed}: other settings"
+                )
 
 
 @pytest.mark.parametrize(
@@ -90,6 +92,13 @@ def test_choices_of_the_repository(path):
         ({"candidates": {"a": 3}}, "candidates: expected names"),
         ({"sets": {"one": {"data": "sim"}}}, "sets, one: expected data, dataset.*missing"),
         ({"sets": {"one": {"data": "sim", "dataset": "utd-mhad", "seed": 1}}}, "sets, one:.*unexpected"),
+        (
+            {"sets": {"one": {"data": "x", "dataset": "utd-mhad", "held_out_subjects": "12"}}},
+            "must be a list, found '12'",
+        ),
+        ({"candidates": {"a": {"tokeniser.mixup": 0}}}, "candidates, a: --tokeniser.mixup: this run has no stage"),
+        ({"candidates": {"a": {"tokenizer.mixupp": 0}}}, "candidates, a: .*mixupp.*mixup"),
+        ({"candidates": {"a": {"encoding": 3}}}, "candidates, a: run_line.py has no option 'encoding'.*encodings"),
         ({"further": 1}, "expected paper, candidates and sets"),
     ],
 )
@@ -110,6 +119,7 @@ def test_bad_arguments_are_refused(tmp_path):
         ({"data": ["sim"]}, "expected NAME=FOLDER, got sim"),
         ({"data": ["other=x"]}, "the folder of sim is missing: add sim=FOLDER"),
         ({"data": ["sim=x"], "candidates": ["b"]}, "b is none of a"),
+        ({"data": ["sim=x"], "seeds": [-1]}, "--seeds: expected one or more seeds"),
     ):
         with pytest.raises(ValueError, match=message):
             ChoiceArguments(choice=path, **settings)

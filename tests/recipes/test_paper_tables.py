@@ -402,6 +402,12 @@ def test_results_of_other_settings_are_only_replaced_on_demand(tmp_path):
         arguments(settings={"tokenizer": {"logging_steps": 7}}), table, table.rows, [0]
     )
     assert [run.settings_key for run in runs] == [run.settings_key for run in harmless]
+    yaml = read_yaml(runs[0].options.get("tokenizer_config"), "tokenizer", "llm_ar")[0]
+    for batch, is_same in ((yaml["per_device_train_batch_size"], True), (3, False)):
+        spelt_out = {"tokenizer": {"per_device_train_batch_size": batch}}
+        again = paper_table.planned_runs(arguments(settings=spelt_out), table, table.rows, [0])
+        assert (again[0].settings_key == runs[0].settings_key) == is_same
+        assert (again[0].stages["tokenizer"] == runs[0].stages["tokenizer"]) == is_same
     results.content["rows"]["hyperbolic"]["runs"]["utd-mhad"]["0"]["settings_key"] = runs[1].settings_key
     with pytest.raises(
         ValueError, match=r"r\.json has results of other settings: euclidean \(seed 0\)\. .*--replace true"
