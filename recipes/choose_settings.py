@@ -481,9 +481,11 @@ def write_page(page: Path, arguments: ChoiceArguments, choice: Choice, results: 
 def choice_tables(choice: Choice, results: Results, candidates: list[str], ranks: dict[str, float]) -> list[str]:
     """The lines of the table of accuracies, and of that of the candidates' settings."""
     sets = list(choice.sets)
+    shared = sum(all(results.accuracy(of_set, name) is not None for name in candidates) for of_set in sets)
     lines = [
         "",
-        "Top-1 accuracies in per cent. The mean rank is over the sets on which all candidates were run; 1 is the best.",
+        f"Top-1 accuracies in per cent. The mean rank is over the {shared} of {len(sets)} sets on which all candidates were "
+        "run; 1 is the best.",
         "",
         "| | " + " | ".join(sets) + " | mean rank |",
         "| --- |" + " ---: |" * (len(sets) + 1),
