@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,12 +17,12 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
 def written_whole(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary path to write to. The file is moved to `path` when the block ends, or removed if the block fails.
 
-    The temporary file is in the same folder and has a hidden name, which `find_files` leaves out. Missing parent folders are
-    created.
+    The temporary file is in the same folder and has a hidden name, which `find_files` leaves out. It names host and process, so
+    that machines may write the same file to a shared disk. Missing parent folders are created.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
     try:
         yield unfinished
         os.replace(unfinished, path)

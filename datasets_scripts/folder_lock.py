@@ -105,12 +105,15 @@ def writing(
 
 
 def writes_output_dir(main: Callable) -> Callable:
-    """Decorator for the `main` of a recipe, one of whose arguments has an `output_dir`: holds its lock (`writing`)."""
+    """Decorator for the `main` of a recipe, one of whose arguments has an `output_dir`: holds its lock (`writing`). One of several
+    tasks (`TaskArguments`) holds a lock of its own in the folder, which the tasks share."""
 
     @functools.wraps(main)
     def locked(*arguments):
         output_dir = next(part.output_dir for part in arguments if hasattr(part, "output_dir"))
-        with writing(output_dir):
+        share = next((part for part in arguments if getattr(part, "tasks", 1) > 1), None)
+        output = output_dir if share is None else Path(output_dir, f"task {share.task} of {share.tasks}")
+        with writing(output, is_file=share is not None):
             return main(*arguments)
 
     return locked

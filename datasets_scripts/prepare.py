@@ -279,11 +279,11 @@ def _write_shard(builder: "SkeletonBuilder", shard: _Shard) -> None:
     """Writes a Parquet file and its account, both whole or not at all."""
     from .building import ROWS_PER_TABLE, Tally
 
-    note = shard.parquet.with_name(f".{shard.parquet.name}.{os.getpid()}.reading")
     reason = "{}: the process that read it ended, because of a crash or for lack of memory"
     skipped = [{"file": path, "kind": "crash", "reason": reason.format(path)} for path in shard.lethal]
     tally, recordings = Tally(shard.split, skipped=skipped), []
     with written_whole(shard.parquet) as unfinished, written_whole(shard.account) as account:
+        note = unfinished.with_name(f"{unfinished.name}.reading")
         try:
             with (
                 open(note, "w", encoding="utf-8") as notes,

@@ -10,9 +10,9 @@ accelerate launch recipes/encode_actions.py \\
 ```
 
 With an action model for videos, set `--dataset features` and `--data_dir` to the output of `extract_features.py`; each version
-of a video is an encoding. Runs resume automatically with the missing shards. Recordings that cannot be read are skipped and
-listed in `skipped.json`. `tokens.md` (and `tokens.json`, with pictures) has statistics of the sentences: words per recording,
-codes used, entropy, perplexity (LVLM-VAR, Fig. 1).
+of a video is an encoding. Runs resume automatically with the missing shards, and `cluster.py` shares the shards among machines.
+Recordings that cannot be read are skipped and listed in `skipped.json`. `tokens.md` (and `tokens.json`, with pictures) has
+statistics of the sentences: words per recording, codes used, entropy, perplexity (LVLM-VAR, Fig. 1).
 """
 
 import json
@@ -29,6 +29,7 @@ from action_llm_recipes.common.padding import collate
 from action_llm_recipes.common.people import write_people
 from action_llm_recipes.common.setting_checks import check_at_least_one
 from action_llm_recipes.common.stage_records import training_record
+from action_llm_recipes.common.tasks import TaskArguments
 from action_llm_recipes.common.written_folders import check_model_folder
 
 logger = logging.getLogger(__name__)
@@ -68,26 +69,27 @@ ARGUMENTS = (EncodingArguments, DataArguments)
 
 
 @writes_output_dir
-def main(arguments: EncodingArguments, data: DataArguments):
-    """Writes the sentences of all splits, their record, and a report about their tokens."""
+def main(arguments: EncodingArguments, data: DataArguments, task: TaskArguments | None = None):
+    """Writes the sentences of all splits, their record, and a report about their tokens; one of several tasks writes its share of
+    the sentences only."""
     import torch
     from accelerate import PartialState
 
-    from action_llm_datasets.progress import progress
-    from action_llm_recipes.common.action_models import merges_runs
-    from action_llm_recipes.common.action_sentences import sentence_features, write_codebook
+    from action_llm_recipes.common.action_sentences import write_codebook
     from action_llm_recipes.common.run_folder import RunFolder
-    from action_llm_recipes.common.shards import SplitShards, write_shard
+    from action_llm_recipes.common.shards import shards_of_splits
     from action_llm_recipes.common.split_evidence import LANGUAGE_MODEL, SplitEvidence
 
+    task = task or TaskArguments()
     # Without a GPU, accelerate finds the other processes of a launch only with cpu=True.
     state = PartialState(cpu=not torch.cuda.is_available())
     run = RunFolder(arguments.output_dir)
     model, extractor, dataset = load(arguments, data, state.device)
     describe = explanations(arguments.explanations, extractor)
-    evidence = SplitEvidence.of_data(data, dataset, [arguments.tokenizer])
+    evidence = SplitEvidence.of_data(data, dataset, [arguments.tokenizer]) if task.is_whole else None
     if state.is_main_process:
         run.check_identity(_identity(arguments, data, dataset, model, extractor))
+    if state.is_main_process and task.is_whole:
         sentences = {"tokenizer": training_record(arguments.tokenizer)}
         evidence.doubt_test({"sentences": sentences}, untrained=(LANGUAGE_MODEL,))
         # With the extractor beside the sentences, other recordings can be read in the same way.
@@ -96,27 +98,40 @@ def main(arguments: EncodingArguments, data: DataArguments):
             write_codebook(run.path, model.codebook)
     state.wait_for_everyone()
 
-    shards = {split: SplitShards(run.path, split, len(rows)) for split, rows in dataset.items()}
+    shards = shards_of_splits(run.path, dataset)
     for split, rows in dataset.items():
-        columns = sentence_features(
-            rows.features["label"],
-            model.config.num_action_tokens,
-            arguments.latents,
-            arguments.explanations is not None,
-            merges_runs(model.config),
-            codes_per_word(model.config),
-        )
-        encodings = arguments.encodings if split == "train" else arguments.test_encodings
-        missing = shards[split].missing(state.process_index, state.num_processes)
-        for path, indices in progress(list(missing.items()), f"sentences of {split}", "shards"):
-            chosen = rows.select(indices).with_format("numpy")
-            content, skipped = encode(
-                model, extractor, chosen, encodings, arguments.batch_size, arguments.seed, arguments.latents, describe
-            )
-            write_shard(path, content, columns, skipped=skipped)
+        missing = shards[split].missing(*task.share(state))
+        write_shards(missing, split, rows, model, extractor, arguments, describe)
     state.wait_for_everyone()
-    if state.is_main_process:
+    if not task.is_whole:
+        task.log(shards.values())
+    elif state.is_main_process:
         finish(run, arguments, data, dataset, model, shards, evidence)
+
+
+def write_shards(missing: dict, split: str, rows, model, extractor, arguments: EncodingArguments, describe):
+    """Writes the missing shards of a split; `missing` has the path of each and the indices of its rows, and `describe` is of
+    `explanations`."""
+    from action_llm_datasets.progress import progress
+    from action_llm_recipes.common.action_models import merges_runs
+    from action_llm_recipes.common.action_sentences import sentence_features
+    from action_llm_recipes.common.shards import write_shard
+
+    columns = sentence_features(
+        rows.features["label"],
+        model.config.num_action_tokens,
+        arguments.latents,
+        describe is not None,
+        merges_runs(model.config),
+        codes_per_word(model.config),
+    )
+    encodings = arguments.encodings if split == "train" else arguments.test_encodings
+    for path, indices in progress(list(missing.items()), f"sentences of {split}", "shards"):
+        chosen = rows.select(indices).with_format("numpy")
+        content, skipped = encode(
+            model, extractor, chosen, encodings, arguments.batch_size, arguments.seed, arguments.latents, describe
+        )
+        write_shard(path, content, columns, skipped=skipped)
 
 
 def load(arguments: EncodingArguments, data: DataArguments, device) -> tuple:
@@ -424,5 +439,10 @@ def _read_sentences(path: Path):
     return tokens.to_numpy(zero_copy_only=False).astype("int64"), len(column)
 
 
+def cli():
+    """The command line, also of one of several tasks."""
+    launch(main, *ARGUMENTS, TaskArguments, resumes=True)
+
+
 if __name__ == "__main__":
-    launch(main, *ARGUMENTS, resumes=True)
+    cli()

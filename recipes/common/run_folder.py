@@ -156,7 +156,8 @@ class RunFolder:
                 raise ValueError(
                     f"{path}: the run was made with other {', '.join(changed)}: choose another --output_dir."
                 )
-        write_atomically(path, json.dumps(identity, indent=2) + "\n")
+        else:
+            write_atomically(path, json.dumps(identity, indent=2) + "\n")
 
     @property
     def finished(self) -> bool:

@@ -20,7 +20,7 @@ RECORDINGS_PER_SHARD = 1024
 
 class SplitShards:
     """
-    The shards of a split. Processes write them in turn, with lists of notes beside each shard.
+    The shards of a split. Processes and tasks write them in turn, with lists of notes beside each shard.
 
     ```
     FOLDER/SPLIT/00000-of-00003.parquet          the rows
@@ -32,13 +32,14 @@ class SplitShards:
         split: name of the split.
         num_rows: number of source rows of the split.
         size: number of source rows per shard, by default `RECORDINGS_PER_SHARD`.
+        before: number of shards of other splits that are dealt out to the shares before.
 
     Attributes:
         rows (`dict[Path, range]`): path of each shard → its source rows.
     """
 
-    def __init__(self, folder: Path, split: str, num_rows: int, size: int | None = None):
-        self.split = split
+    def __init__(self, folder: Path, split: str, num_rows: int, size: int | None = None, before: int = 0):
+        self.split, self.before = split, before
         size = RECORDINGS_PER_SHARD if size is None else size
         count = -(-num_rows // size)
         self.rows = {
@@ -52,13 +53,27 @@ class SplitShards:
     def paths(self) -> list[Path]:
         return list(self.rows)
 
-    def missing(self, process_index: int = 0, num_processes: int = 1) -> dict[Path, range]:
-        """The shards that a process has yet to write → their source rows."""
-        return {path: self.rows[path] for path in self.paths[process_index::num_processes] if not is_whole(path)}
+    def of_share(self, share: int = 0, shares: int = 1) -> list[Path]:
+        """The shards of a share, of a process or a task: every `shares`-th of all splits."""
+        return self.paths[(share - self.before) % shares :: shares]
 
-    def notes(self, name: str) -> list[dict]:
-        """The notes `name` of all shards. Shards of older versions may lack them."""
-        return [entry for path in self.paths for entry in read_entries(path.with_suffix(f".{name}.json")) or []]
+    def missing(self, share: int = 0, shares: int = 1) -> dict[Path, range]:
+        """The shards of a share that are yet to be written → their source rows."""
+        return {path: self.rows[path] for path in self.of_share(share, shares) if not is_whole(path)}
+
+    def notes(self, name: str, share: int = 0, shares: int = 1) -> list[dict]:
+        """The notes `name` of the shards of a share. Shards of older versions may lack them."""
+        files = (path.with_suffix(f".{name}.json") for path in self.of_share(share, shares))
+        return [entry for file in files for entry in read_entries(file) or []]
+
+
+def shards_of_splits(folder: Path, dataset: DatasetDict, size: int | None = None) -> dict[str, SplitShards]:
+    """The shards of each split of a dataset, see `SplitShards`."""
+    shards, before = {}, 0
+    for split, rows in dataset.items():
+        shards[split] = SplitShards(folder, split, len(rows), size, before)
+        before += len(shards[split].paths)
+    return shards
 
 
 def write_shard(path: Path, columns: dict, features: Features, **notes: list[dict]):

@@ -11,6 +11,7 @@ from action_llm_recipes.common.shards import (
     load_shards,
     read_entries,
     shard_damage,
+    shards_of_splits,
     value_type,
     write_shard,
 )
@@ -50,6 +51,14 @@ def test_processes_share_the_shards(tmp_path):
     shards = SplitShards(tmp_path, "train", 5, 2)
     shares = [list(shards.missing(index, 2)) for index in range(2)]
     assert shares == [[shards.paths[0], shards.paths[2]], [shards.paths[1]]]
+
+
+def test_the_shards_of_all_splits_are_dealt_out_in_turn(tmp_path):
+    dataset = {"train": range(5), "test": range(3)}
+    shards = shards_of_splits(tmp_path, dataset, 2)
+    shares = [[path for split in shards.values() for path in split.missing(share, 5)] for share in range(5)]
+    assert sorted(path for share in shares for path in share) == sorted(shards["train"].paths + shards["test"].paths)
+    assert [len(share) for share in shares] == [1] * 5
 
 
 def test_written_shards_are_loaded_in_the_order_of_their_rows(tmp_path):
