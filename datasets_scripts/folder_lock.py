@@ -104,16 +104,25 @@ def writing(
                 parent.rmdir()
 
 
+def writing_share(
+    output: str | os.PathLike, task: int, tasks: int, option: str = "--output_dir", **options
+) -> contextlib.AbstractContextManager[None]:
+    """Holds the lock of an output folder (`writing`), or that of one of several tasks: tasks share the folder, but no two
+    processes are the same task."""
+    if tasks == 1:
+        return writing(output, option, **options)
+    return writing(Path(output, f"task {task} of {tasks}"), option, is_file=True)
+
+
 def writes_output_dir(main: Callable) -> Callable:
-    """Decorator for the `main` of a recipe, one of whose arguments has an `output_dir`: holds its lock (`writing`). One of several
-    tasks (`TaskArguments`) holds a lock of its own in the folder, which the tasks share."""
+    """Decorator for the `main` of a recipe, one of whose arguments has an `output_dir`: holds its lock (`writing`), or that of
+    a task if one of the arguments has `task` and `tasks`."""
 
     @functools.wraps(main)
     def locked(*arguments):
         output_dir = next(part.output_dir for part in arguments if hasattr(part, "output_dir"))
-        share = next((part for part in arguments if getattr(part, "tasks", 1) > 1), None)
-        output = output_dir if share is None else Path(output_dir, f"task {share.task} of {share.tasks}")
-        with writing(output, is_file=share is not None):
+        share = next(((part.task, part.tasks) for part in arguments if hasattr(part, "tasks")), (0, 1))
+        with writing_share(output_dir, *share):
             return main(*arguments)
 
     return locked

@@ -34,7 +34,7 @@ from action_llm.model_files import read_json_object
 from .atomic_files import write_atomically
 from .commands import command_parser, run_command
 from .endings import disk_errno
-from .folder_lock import writing
+from .folder_lock import writing, writing_share
 from .folder_record import check_record, read_record
 from .names import METADATA, SKELETON
 from .pose_page import count, draw_overlays, page_of, picture_file
@@ -48,6 +48,7 @@ from .pose_videos import (
     table_of_skeletons,
 )
 from .progress import Progress
+from .task_shares import add_task_options, check_task
 from .worker_processes import in_processes
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ def estimate_poses(
     max_people: int | None = None,
     mirrored: bool | None = None,
     num_proc: int | None = None,
+    task: int = 0,
+    tasks: int = 1,
 ) -> dict:
     """Brings a folder of skeletons up to date with a folder of videos.
 
@@ -93,11 +96,15 @@ def estimate_poses(
             - fps: frames per second at which poses are estimated; those of each video.
             - max_people: maximum number of people in a frame; 2.
             - mirrored: whether the videos are mirror images, as those of NTU RGB+D; False.
-        num_proc: number of processes; None uses every core, and a single process for an estimator on a GPU.
+        num_proc: number of processes; None uses every core, and a single process for an estimator on a GPU and for one of
+            several tasks.
+        task, tasks: which of how many tasks this is. One of several estimates the poses of its share of the videos only; when
+            all have ended, a run with a single task completes the folder.
 
     Returns:
         the numbers `estimated` (videos whose poses this run estimated), `recordings`, `frames` and `empty_frames` (in which
-        nobody is seen); and `skipped`, a list of dicts with `file`, `kind` ("unreadable" or "nobody") and `reason`.
+        nobody is seen); and `skipped`, a list of dicts with `file`, `kind` ("unreadable" or "nobody") and `reason`. Those of
+        one of several tasks are of its share.
 
     Raises:
         PoseError: if the estimator or its weights are missing.
@@ -117,7 +124,11 @@ def estimate_poses(
         "max_people": max_people,
         "mirrored": mirrored,
     }
+    check_task(task, tasks)
     folder, estimated = _PoseFolder(Path(videos), Path(output), given), 0
+    if tasks > 1:
+        with writing_share(output, task, tasks, "--output"):
+            return folder.estimate_share(pose_model, num_proc or 1, task, tasks)
     if not folder.is_up_to_date():
         with writing(output, "--output", patience=math.inf, each_rank=True):
             # The process that was waited for may have done all.
@@ -209,6 +220,16 @@ class _PoseFolder:
                 write_atomically(self.output / name, content)
         return sum(self._outcomes[path].get("kind") != "unreadable" for path in missing)
 
+    def estimate_share(self, model: str | None, num_proc: int, task: int, tasks: int) -> dict:
+        """Estimates the poses of the videos of a task; returns its summary."""
+        share = list(self.states)[task::tasks]
+        missing = [path for path in share if path not in self._outcomes]
+        if missing:
+            self._outcomes |= self._estimate(missing, model, num_proc)
+        outcomes = {path: self._outcomes[path] for path in share}
+        estimated = sum(outcomes[path].get("kind") != "unreadable" for path in missing)
+        return {"estimated": estimated, **_counts(outcomes)}
+
     def _estimate(self, paths: list[str], model: str | None, num_proc: int | None) -> dict[str, dict]:
         """Estimates the poses of some videos; returns their outcomes."""
         model = model or self._settings["pose_model"]
@@ -266,24 +287,28 @@ class _PoseFolder:
         """The numbers of `estimate_poses`; raises `DataFolderError` if there is no skeleton."""
         from .building import DataFolderError
 
-        skipped = [
-            {"file": path, "kind": outcome["kind"], "reason": outcome["reason"]}
-            for path, outcome in self._outcomes.items()
-            if "kind" in outcome
-        ]
-        if len(skipped) == len(self.states):
+        counts = _counts({path: self._outcomes[path] for path in self.states})
+        if not counts["recordings"]:
+            skipped = counts["skipped"]
             raise DataFolderError(
                 f"{self.videos}: expected videos that show people; found {count(len(skipped), 'video')} without a skeleton, "
                 f"for example {skipped[0]['reason']}"
             )
-        return {
-            "recordings": len(self.states) - len(skipped),
-            **{
-                name: sum(outcome.get(name, 0) for outcome in self._outcomes.values())
-                for name in ("frames", "empty_frames")
-            },
-            "skipped": sorted(skipped, key=lambda entry: entry["file"]),
-        }
+        return counts
+
+
+def _counts(outcomes: dict[str, dict]) -> dict:
+    """The numbers of `estimate_poses` for some videos, and those that are skipped."""
+    skipped = [
+        {"file": path, "kind": outcome["kind"], "reason": outcome["reason"]}
+        for path, outcome in outcomes.items()
+        if "kind" in outcome
+    ]
+    return {
+        "recordings": len(outcomes) - len(skipped),
+        **{name: sum(outcome.get(name, 0) for outcome in outcomes.values()) for name in ("frames", "empty_frames")},
+        "skipped": sorted(skipped, key=lambda entry: entry["file"]),
+    }
 
 
 def _model_identity(model: str | None) -> str | None:
@@ -403,14 +428,17 @@ def main() -> None:
         help="the videos are mirror images, as those of Kinect (NTU RGB+D): swap left and right",
     )
     parser.add_argument("--num_proc", type=int, help="number of processes (default: one per core; vitpose: 1)")
+    add_task_options(parser)
 
     def work(**arguments) -> str:
         summary = estimate_poses(**arguments)
-        output = Path(arguments["output"])
+        output, task, tasks = Path(arguments["output"]), arguments["task"], arguments["tasks"]
+        share = f" (task {task} of {tasks})" if tasks > 1 else ""
+        page = "" if share else f" Look at {output / PAGE}."
         lines = [f"{entry['kind']}: {entry['reason']}" for entry in summary["skipped"]]
         lines.append(
-            f"{count(summary['recordings'], 'recording')} in {output}; skipped: {len(summary['skipped'])}; nobody is seen in "
-            f"{summary['empty_frames']:,} of {count(summary['frames'], 'frame')}. Look at {output / PAGE}."
+            f"{count(summary['recordings'], 'recording')} in {output}{share}; skipped: {len(summary['skipped'])}; nobody is "
+            f"seen in {summary['empty_frames']:,} of {count(summary['frames'], 'frame')}.{page}"
         )
         return "\n".join(lines)
 

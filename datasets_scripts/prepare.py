@@ -7,8 +7,8 @@ Rows hold everything that was recorded. With `--set clean=true` they hold people
 report shows in both cases what cleaning does to which recordings.
 
 `load_dataset("ntu60-xsub")` reads the result without this package, also in streaming mode. A run that was killed resumes with
-the missing shards. `preparation.json` counts the files that were left out and gives the reason for each; `report.html` shows
-them, with pictures of unusual recordings beside typical recordings.
+the missing shards, and `action-llm-cluster` shares the shards among machines. `preparation.json` counts the files that were
+left out and gives the reason for each; `report.html` shows them, with pictures of unusual recordings beside typical recordings.
 
 The repository on the Hub is private. `--public` is refused if the terms of the data set forbid redistribution.
 """
@@ -33,11 +33,12 @@ from .commands import command_parser, parse_arguments
 from .data_set_card import data_set_card
 from .doubts import doubt_lines
 from .endings import ending_well
-from .folder_lock import writing
+from .folder_lock import writing_share
 from .folder_record import read_record
 from .names import REPORT_NAME, check_protocol, did_you_mean, protocol_names
 from .preparation_report import measure, nothing_left_out, write_report
 from .progress import Progress, set_up_output
+from .task_shares import add_task_options, check_task
 from .worker_processes import in_processes
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ def prepare(
     *,
     num_proc: int | None = None,
     files_per_shard: int = FILES_PER_SHARD,
+    task: int = 0,
+    tasks: int = 1,
     **overrides,
 ) -> dict[str, dict]:
     """Writes a data set as Parquet, with `README.md`, `preparation.json` and `report.html`.
@@ -88,27 +91,36 @@ def prepare(
         output: folder to write to; created if missing. Shards that an earlier run finished are kept.
         num_proc: number of processes; None uses every core. Each holds one table of rows in memory, whatever the number of
             files. A file that ends the process that reads it (by a crash, or for lack of memory) is skipped. With 1, files are
-            read in this process, and such a file ends it.
+            read in this process, and such a file ends it. For one of several tasks, None is one further process.
         files_per_shard: number of source files per Parquet file.
+        task, tasks: which of how many tasks this is. One of several writes its share of the Parquet files only; when all have
+            ended, a run with a single task writes the other files.
         **overrides: fields of the config.
 
     Returns:
-        Config → its account, as in `preparation.json`.
+        Config → its account, as in `preparation.json`. One of several tasks has none.
 
     Raises:
-        ValueError: if there is no such protocol.
+        ValueError: if there is no such protocol, or no such task.
         DataFolderError: if the source has no usable recording of the data set.
         PreparationError: if the output was made from other files, by other code or with other settings; or if processes end
             before they read a file.
         FolderInUseError: if another process is writing to the output.
     """
     check_protocol(name)
-    with writing(output, "--output"):
-        return _prepare(name, source, Path(output), num_proc, files_per_shard, overrides)
+    check_task(task, tasks)
+    with writing_share(output, task, tasks, "--output"):
+        return _prepare(name, source, Path(output), num_proc, files_per_shard, (task, tasks), overrides)
 
 
 def _prepare(
-    name: str, source, output: Path, num_proc: int | None, files_per_shard: int, overrides: dict
+    name: str,
+    source,
+    output: Path,
+    num_proc: int | None,
+    files_per_shard: int,
+    share: tuple[int, int],
+    overrides: dict,
 ) -> dict[str, dict]:
     from .building import DataFolderError
     from .load import PROTOCOLS
@@ -118,8 +130,10 @@ def _prepare(
     builders = [builder_class(config_name=config, data_dir=source, cache_dir=cache, **overrides) for config in configs]
     _check_identity(output, name, builders, files_per_shard)
     accounts = {
-        builder.config.name: _prepare_config(builder, output, num_proc, files_per_shard) for builder in builders
+        builder.config.name: _prepare_config(builder, output, num_proc, files_per_shard, share) for builder in builders
     }
+    if share != (0, 1):
+        return {}
     if not any(count for account in accounts.values() for count in account["recordings"].values()):
         left_out = [entry["reason"] for account in accounts.values() for entry in account["files"]]
         raise DataFolderError(
@@ -134,7 +148,7 @@ def _prepare(
 
 
 def _check_identity(output: Path, name: str, builders: "list[SkeletonBuilder]", files_per_shard: int) -> None:
-    """Refuses an output folder that was made from other files or with other settings; removes half-written files."""
+    """Refuses an output folder that was made from other files or with other settings."""
     path = output / PROGRESS / "identity.json"
     settings = {
         key: value
@@ -150,10 +164,9 @@ def _check_identity(output: Path, name: str, builders: "list[SkeletonBuilder]", 
     record = read_record(path, PreparationError)
     if record is not None:
         _refuse_other(output, record, identity)
-    elif output.is_dir() and any(output.rglob("*.parquet")):
+        return
+    if output.is_dir() and any(output.rglob("*.parquet")):
         raise PreparationError(f"{os.fspath(output)!r} holds other Parquet files: choose another --output")
-    for left_over in output.rglob(".*.parquet.*"):
-        left_over.unlink()
     write_atomically(path, json.dumps(identity) + "\n")
 
 
@@ -172,16 +185,18 @@ def _refuse_other(output: Path, record: dict, identity: dict) -> None:
         raise PreparationError(f"{os.fspath(output)!r} was made with {causes}: choose another --output")
 
 
-def _prepare_config(builder: "SkeletonBuilder", output: Path, num_proc: int | None, files_per_shard: int) -> dict:
-    """Writes the missing shards of a config; returns its account."""
+def _prepare_config(
+    builder: "SkeletonBuilder", output: Path, num_proc: int | None, files_per_shard: int, share: tuple[int, int]
+) -> dict | None:
+    """Writes the missing shards of a config; returns its account, or None for one of several tasks, which logs its share."""
     from .building import Tally
 
     paths, skipped = builder.assign()
     builder.check_sample(paths)
-    shards: dict[str, list[_Shard]] = {}
+    shards: list[_Shard] = []
     for split, listed in paths.items():
         count = -(-len(listed) // files_per_shard)
-        shards[split] = [
+        shards += [
             _Shard(
                 split,
                 output / builder.config.name / f"{split}-{index:05d}-of-{count:05d}.parquet",
@@ -190,17 +205,34 @@ def _prepare_config(builder: "SkeletonBuilder", output: Path, num_proc: int | No
             )
             for index in range(count)
         ]
-    missing = [shard for part in shards.values() for shard in part if not _is_done(shard)]
-    total = sum(map(len, paths.values()))
+    task, tasks = share
+    shards = shards[task::tasks]
+    missing = [shard for shard in shards if not _is_done(shard)]
+    for shard in missing:
+        for left_over in shard.parquet.parent.glob(f".{shard.parquet.name}.*"):  # of a run that was killed
+            left_over.unlink()
+    total = sum(len(shard.paths) for shard in shards)
     with Progress(builder.config.name, total, "files", total - sum(len(shard.paths) for shard in missing)) as bar:
-        _write_shards(builder, missing, num_proc, bar)
-    accounts = [json.loads(shard.account.read_text(encoding="utf-8")) for part in shards.values() for shard in part]
-    return builder.account([Tally(**account["tally"]) for account in accounts], skipped)
+        _write_shards(builder, missing, num_proc, tasks > 1, bar)
+    accounts = [json.loads(shard.account.read_text(encoding="utf-8")) for shard in shards]
+    tallies = [Tally(**account["tally"]) for account in accounts]
+    if tasks == 1:
+        return builder.account(tallies, skipped)
+    skipped = [entry for tally in tallies for entry in tally.skipped]
+    for entry in skipped:
+        logger.warning("skipped (%s): %s", entry["kind"], entry["reason"])
+    counts = f"{len(shards)} shards of {total:,} files, {len(skipped)} files skipped"
+    logger.info("%s, task %d of %d: %s", builder.config.name, task, tasks, counts)
+    return None
 
 
-def _write_shards(builder: "SkeletonBuilder", shards: list[_Shard], num_proc: int | None, bar: Progress) -> None:
+def _write_shards(
+    builder: "SkeletonBuilder", shards: list[_Shard], num_proc: int | None, is_task: bool, bar: Progress
+) -> None:
     """Writes shards. If a process ends, its files are read again one shard at a time, and the file that ends it is skipped."""
-    while shards := _unwritten(builder, shards, num_proc, bar):
+    apart = is_task or num_proc != 1
+    num_proc = 1 if is_task and num_proc is None else num_proc
+    while shards := _unwritten(builder, shards, num_proc, apart, bar):
         in_work = _files_in_work(shards)
         if not in_work:
             raise PreparationError(
@@ -210,7 +242,7 @@ def _write_shards(builder: "SkeletonBuilder", shards: list[_Shard], num_proc: in
         logger.warning("a process ended while it was reading %s: these files are read again, one at a time", files)
         shards = [shard for shard in shards if shard not in in_work]
         for shard in in_work:
-            while _unwritten(builder, [shard], None, bar):
+            while _unwritten(builder, [shard], 1, True, bar):
                 path = _files_in_work([shard]).get(shard)
                 if path is None:
                     raise PreparationError(
@@ -220,12 +252,14 @@ def _write_shards(builder: "SkeletonBuilder", shards: list[_Shard], num_proc: in
                 shard = replace(shard, lethal=(*shard.lethal, path))
 
 
-def _unwritten(builder: "SkeletonBuilder", shards: list[_Shard], num_proc: int | None, bar: Progress) -> list[_Shard]:
+def _unwritten(
+    builder: "SkeletonBuilder", shards: list[_Shard], num_proc: int | None, apart: bool, bar: Progress
+) -> list[_Shard]:
     """Writes shards; returns the shards that were not written because a process ended."""
     count = 0
     try:
         with in_processes(
-            _write_in_process, shards, num_proc, apart=num_proc != 1, initializer=_start, initargs=(builder,)
+            _write_in_process, shards, num_proc, apart=apart, initializer=_start, initargs=(builder,)
         ) as written:
             for shard, _ in zip(shards, written, strict=True):
                 bar.update(len(shard.paths))
@@ -419,6 +453,7 @@ def main() -> None:
         help="fields of the config: clean=true (rows hold people instead of tracked bodies), min_body_frames=20, "
         'keep=["tracking_state"], skip_missing=false (NTU RGB+D), held_out_subject=5 (UTD-MHAD), …',
     )  # fmt: skip
+    add_task_options(parser)
     arguments = parse_arguments(parser)
     set_up_output()
     with ending_well(parser.prog, resumes=True):
@@ -427,7 +462,10 @@ def main() -> None:
         settings = _settings(name, arguments.settings)
         if arguments.public and not arguments.push_to_hub:
             raise ValueError("--public needs --push_to_hub REPO")
-        accounts = prepare(name, arguments.source, output, num_proc=arguments.num_proc, **settings)
+        share = {"task": arguments.task, "tasks": arguments.tasks}
+        accounts = prepare(name, arguments.source, output, num_proc=arguments.num_proc, **share, **settings)
+        if arguments.tasks > 1:
+            return
         for config, account in accounts.items():
             print("\n".join(f"{config}: {line}" for line in _summary(account)))
         print(f"Written to {output}. Look at {output / 'report.html'}.")

@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 # Step → its command, and the option that names its output.
 STEPS = {
+    "pose": ("action_llm_datasets.pose:main", "--output"),
+    "prepare": ("action_llm_datasets.prepare:main", "--output"),
+    "extract_features": ("action_llm_recipes.extract_features:cli", "--output_dir"),
     "encode_actions": ("action_llm_recipes.encode_actions:cli", "--output_dir"),
 }
 
@@ -60,7 +63,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--executor", choices=("local", "slurm", "ray"), required=True, help="where the tasks run")
     parser.add_argument("--tasks", type=int, required=True, help="number of tasks; a task writes every TASKS-th shard")
     parser.add_argument(
-        "--workers", type=int, default=-1, help="number of tasks that run at the same time (default: as many as there are)"
+        "--workers",
+        type=int,
+        default=-1,
+        help="number of tasks that run at the same time (default: as many as there are)",
     )
     parser.add_argument("--cpus_per_task", type=int, default=1, help="CPUs of a task, with slurm and ray (default 1)")
     parser.add_argument("--gpus_per_task", type=int, default=0, help="GPUs of a task, with slurm and ray (default 0)")

@@ -70,8 +70,8 @@ ARGUMENTS = (EncodingArguments, DataArguments)
 
 @writes_output_dir
 def main(arguments: EncodingArguments, data: DataArguments, task: TaskArguments | None = None):
-    """Writes the sentences of all splits, their record, and a report about their tokens; one of several tasks writes its share of
-    the sentences only."""
+    """Writes the sentences of all splits, their record, and a report about their tokens; one of several tasks writes its share
+    of the sentences only."""
     import torch
     from accelerate import PartialState
 

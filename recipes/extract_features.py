@@ -13,9 +13,9 @@ The options of `VideoFeatureExtractor` set how frames are sampled and normalised
 resized, cropped and normalised by the backbone's own image processor, to the same pixels; options that differ from it are
 logged. The features are computed in float32, whatever the dtype of the weights.
 
-Runs resume automatically with the missing shards. Videos that cannot be read are skipped and listed in `skipped.json`, with
-those that could not be read when the data set was prepared. `damaged.json` lists videos with damaged frames, which are not
-skipped.
+Runs resume automatically with the missing shards, and `cluster.py` shares the shards among machines. Videos that cannot be read
+are skipped and listed in `skipped.json`, with those that could not be read when the data set was prepared. `damaged.json` lists
+videos with damaged frames, which are not skipped.
 """
 
 import dataclasses
@@ -33,6 +33,7 @@ from action_llm_recipes.common.launching import launch
 from action_llm_recipes.common.people import write_people
 from action_llm_recipes.common.setting_checks import check_at_least_one
 from action_llm_recipes.common.stage_records import pretraining_record
+from action_llm_recipes.common.tasks import TaskArguments
 from action_llm_recipes.common.video_arguments import VideoArguments
 from action_llm_recipes.common.written_folders import check_model_folder, public_name
 
@@ -80,8 +81,9 @@ ARGUMENTS = (FeatureArguments, DataArguments, VideoArguments)
 
 
 @writes_output_dir
-def main(arguments: FeatureArguments, data: DataArguments, reading):
-    """Writes the features of all splits and their record; `reading` has the settings of the feature extractor."""
+def main(arguments: FeatureArguments, data: DataArguments, reading, task: TaskArguments | None = None):
+    """Writes the features of all splits and their record; one of several tasks writes its share of the features only. `reading`
+    has the settings of the feature extractor."""
     import torch
     from accelerate import PartialState
 
@@ -89,14 +91,15 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     from action_llm.recording_versions import check_versions_differ
     from action_llm.visual_encoder import VisualEncoder
     from action_llm_recipes.common.run_folder import RunFolder
-    from action_llm_recipes.common.shards import SplitShards
+    from action_llm_recipes.common.shards import shards_of_splits
     from action_llm_recipes.common.split_evidence import SplitEvidence
 
+    task = task or TaskArguments()
     check_at_least_one(arguments, "versions", "test_versions", "batch_size")
     # Without a GPU, accelerate finds the other processes of a launch only with cpu=True.
     state = PartialState(cpu=not torch.cuda.is_available())
     dataset = data.load("videos")
-    evidence = SplitEvidence.of_data(data, dataset, [arguments.backbone])
+    evidence = SplitEvidence.of_data(data, dataset, [arguments.backbone]) if task.is_whole else None
     backbone, layer = load_backbone(arguments)
     extractor = VideoFeatureExtractor(
         **video_settings(arguments.backbone, arguments.backbone_revision, backbone.config, reading)
@@ -106,26 +109,25 @@ def main(arguments: FeatureArguments, data: DataArguments, reading):
     encoder = VisualEncoder(backbone, layer, arguments.grid).eval().to(state.device)
     run = RunFolder(arguments.output_dir)
     if state.is_main_process:
+        check_identity(run, arguments, data, dataset, encoder, extractor)
+    if state.is_main_process and task.is_whole:
         training = pretraining_record(arguments.backbone, arguments.backbone_revision)
-        begin(run, arguments, data, dataset, encoder, extractor, evidence, training)
+        save_encoder(run, encoder, extractor, evidence, training)
     state.wait_for_everyone()
-    shards = {split: SplitShards(run.path, split, len(rows), VIDEOS_PER_SHARD) for split, rows in dataset.items()}
+    shards = shards_of_splits(run.path, dataset, VIDEOS_PER_SHARD)
     for split, rows in dataset.items():
-        missing = shards[split].missing(state.process_index, state.num_processes)
+        missing = shards[split].missing(*task.share(state))
         write_shards(missing, split, rows, encoder, extractor, data, arguments)
     state.wait_for_everyone()
-    if state.is_main_process:
+    if not task.is_whole:
+        task.log(shards.values())
+    elif state.is_main_process:
         finish(run, arguments, data, dataset, encoder, shards, evidence, training)
 
 
-def begin(
-    run, arguments: FeatureArguments, data: DataArguments, dataset, encoder, extractor, evidence, training: dict
-):
-    """Checks that the output folder does not belong to another run, and saves the feature extractor and the visual encoder with
-    its record `training`, which is empty if there is none."""
-    from action_llm_datasets.atomic_files import write_atomically
+def check_identity(run, arguments: FeatureArguments, data: DataArguments, dataset, encoder, extractor):
+    """Checks that the output folder does not belong to another run."""
     from action_llm_recipes.common.fingerprints import weights_fingerprint
-    from action_llm_recipes.common.split_evidence import ACTION_MODEL, LANGUAGE_MODEL
 
     run.check_identity(
         {
@@ -146,6 +148,13 @@ def begin(
             "backbone": weights_fingerprint(encoder.backbone),
         }
     )
+
+
+def save_encoder(run, encoder, extractor, evidence, training: dict):
+    """Saves the feature extractor, and the visual encoder with its record `training`, which is empty if there is none."""
+    from action_llm_datasets.atomic_files import write_atomically
+    from action_llm_recipes.common.split_evidence import ACTION_MODEL, LANGUAGE_MODEL
+
     extractor.save_pretrained(run.path)
     encoder.backbone.save_pretrained(run.path / "backbone")
     if training:  # says what the encoder was trained on
@@ -474,5 +483,10 @@ def map_ahead(read: Callable, rows: Iterable, threads: int) -> Iterator[tuple]:
             yield row, future.result()
 
 
+def cli():
+    """The command line, also of one of several tasks."""
+    launch(main, *ARGUMENTS, TaskArguments, resumes=True)
+
+
 if __name__ == "__main__":
-    launch(main, *ARGUMENTS, resumes=True)
+    cli()

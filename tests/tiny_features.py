@@ -3,8 +3,8 @@
 from action_llm_recipes.common.data_arguments import DataArguments
 
 
-def extract(videos, backbone, folder, cache, reading=None, **settings):
-    """Of a `folder-video`; `settings` are `FeatureArguments`, `reading` is `VideoArguments`."""
+def extract(videos, backbone, folder, cache, reading=None, task=None, **settings):
+    """Of a `folder-video`; `settings` are `FeatureArguments`, `reading` is `VideoArguments`, and `task` `TaskArguments`."""
     from action_llm_recipes import extract_features as recipe
 
     reading = recipe.VideoArguments(
@@ -16,5 +16,6 @@ def extract(videos, backbone, folder, cache, reading=None, **settings):
         ),
         DataArguments(dataset="folder-video", data_dir=str(videos), cache_dir=str(cache)),
         reading,
+        task,
     )
     return str(folder)

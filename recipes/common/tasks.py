@@ -1,8 +1,8 @@
 """Tasks: a command that writes shards, cut into shares that any scheduler can run. `cluster.py` runs them with datatrove.
 
-    encode_actions.py ... --task 0 --tasks 2      # on one machine
-    encode_actions.py ... --task 1 --tasks 2      # on another
-    encode_actions.py ...                         # finds all shards, and writes the record
+encode_actions.py ... --task 0 --tasks 2      # on one machine
+encode_actions.py ... --task 1 --tasks 2      # on another
+encode_actions.py ...                         # finds all shards, and writes the record
 """
 
 import importlib
@@ -12,6 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from action_llm_datasets.task_shares import TASK_HELP, TASKS_HELP, check_task
 from action_llm_datasets.worker_processes import in_processes
 
 if TYPE_CHECKING:
@@ -24,21 +25,11 @@ logger = logging.getLogger(__name__)
 class TaskArguments:
     """One of several tasks that share the shards."""
 
-    task: int = field(default=0, metadata={"help": "number of this task, from 0; it writes every TASKS-th shard"})
-    tasks: int = field(
-        default=1,
-        metadata={
-            "help": "number of tasks that share the shards. When all have ended, the same command without --task and --tasks "
-            "finishes the run (cluster.py does all this)"
-        },
-    )
+    task: int = field(default=0, metadata={"help": TASK_HELP})
+    tasks: int = field(default=1, metadata={"help": TASKS_HELP})
 
     def __post_init__(self):
-        if not 0 <= self.task < self.tasks:
-            raise ValueError(
-                f"--task {self.task} --tasks {self.tasks}: expected a number of tasks from 1, and a task from 0 to that "
-                "number less 1."
-            )
+        check_task(self.task, self.tasks)
 
     @property
     def is_whole(self) -> bool:
@@ -96,4 +87,6 @@ def _run(job: tuple[str, list[str]]):
         run_command(*job)
     except SystemExit as end:
         if end.code:  # it has said why; datatrove would take SystemExit for the end of its own process
-            raise RuntimeError(f"{' '.join(sys.argv)}: ended with status {end.code}; the reason is in its output") from None
+            raise RuntimeError(
+                f"{' '.join(sys.argv)}: ended with status {end.code}; the reason is in its output"
+            ) from None

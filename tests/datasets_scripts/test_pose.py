@@ -135,6 +135,22 @@ def test_a_run_resumes_and_keeps_its_settings(tmp_path, estimator):
         estimate(videos, output, mirrored=True)
 
 
+def test_tasks_share_the_videos(tmp_path, estimator):
+    videos = make_videos(tmp_path / "videos", "a.mp4", "b.mp4", "c.mp4")
+    (videos / "d.mp4").write_bytes(b"no video")
+    whole, shared = tmp_path / "whole", tmp_path / "shared"
+    summary = estimate(videos, whole)
+    estimator.calls = 0
+    shares = [estimate(videos, shared, task=task, tasks=2) for task in (1, 0)]
+    assert estimator.calls == 3 and [share["recordings"] for share in shares] == [1, 2]
+    assert [len(share["skipped"]) for share in shares] == [1, 0]
+    assert not (shared / pose.PAGE).exists()
+    assert estimate(videos, shared) == summary | {"estimated": 0} and estimator.calls == 3
+    names = sorted(path.relative_to(whole) for path in whole.rglob("*.*") if path.suffix != ".html")
+    assert {path.suffix for path in names} == {".json", ".npz", ".jpg"}
+    assert all((whole / name).read_bytes() == (shared / name).read_bytes() for name in names)
+
+
 def test_what_cannot_be_used(tmp_path, monkeypatch):
     videos = make_videos(tmp_path / "videos", "a.mp4", "a.mkv")
     with pytest.raises(PoseFolderError, match=r"a\.mkv and a\.mp4 would have the same skeleton file"):

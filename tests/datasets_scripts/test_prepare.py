@@ -92,6 +92,37 @@ def test_skipped_files_are_counted_and_listed(simulated, tmp_path):
         prepare("simulated-xsub", source, tmp_path / "out", num_proc=1)
 
 
+@pytest.mark.parametrize("tasks", [2, 4])
+def test_tasks_write_the_bytes_of_one_run(tasks, simulated, tmp_path, monkeypatch, caplog):
+    source = tmp_path / "source"
+    source.mkdir()
+    for path in simulated.iterdir():
+        (source / path.name).write_bytes(path.read_bytes())
+    broken = sorted(source.iterdir())[0]
+    broken.write_bytes(broken.read_bytes()[:5000])
+    in_processes = module.in_processes
+    monkeypatch.setattr(  # faster here than in new processes
+        module, "in_processes", lambda work, jobs, num_proc, apart, **start: in_processes(work, jobs, 1, **start)
+    )
+    whole, shared = tmp_path / "whole", tmp_path / "shared"
+    accounts = prepare("simulated-xsub", source, whole, num_proc=1, files_per_shard=10)
+    with caplog.at_level("INFO"):
+        for task in reversed(range(tasks)):
+            assert prepare("simulated-xsub", source, shared, files_per_shard=10, task=task, tasks=tasks) == {}
+    said = [message for message in caplog.messages if "task" in message]
+    assert len(said) == tasks and said[-1].endswith("1 files skipped") and said[0].endswith(" 0 files skipped")
+    assert sum(broken.name in message for message in caplog.messages) == 1
+
+    def content(folder):
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.parquet")}
+
+    assert content(shared) == content(whole) and not (shared / "preparation.json").exists()
+    monkeypatch.setattr(module, "_write_shard", None)
+    assert prepare("simulated-xsub", source, shared, num_proc=1, files_per_shard=10) == accounts
+    for name in ("preparation.json", "README.md", "report.html"):
+        assert (shared / name).read_bytes() == (whole / name).read_bytes(), name
+
+
 def test_people_instead_of_bodies(ntu_source, tmp_path):
     """Two people, one of whom gets a new id after a gap, and a false body: rows differ, the record is the same."""
     raw = prepare("ntu60-xsub", ntu_source, tmp_path / "raw", num_proc=1)["ntu60-xsub"]

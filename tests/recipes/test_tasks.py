@@ -9,9 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tiny_features import extract
 
 from action_llm_datasets.folder_lock import writes_output_dir
-from action_llm_recipes import cluster, encode_actions
+from action_llm_recipes import cluster, encode_actions, extract_features
 from action_llm_recipes.common import shards
 from action_llm_recipes.common.tasks import Task, TaskArguments
 
@@ -136,6 +137,23 @@ def test_skipped_recordings_are_listed_by_task_and_at_the_end(
     encode(recipes, tokenizer, tmp_path)
     (entry,) = json.loads((tmp_path / "skipped.json").read_text())
     assert entry == {"split": "train", "sample_id": bad, "reason": reason}
+
+
+def test_features_of_tasks_are_those_of_one_run(videos, backbone, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(extract_features, "VIDEOS_PER_SHARD", 4)
+    folders = tmp_path / "whole", tmp_path / "shared"
+    extract(videos, backbone, folders[0], tmp_path / "cache")
+    expected = shards_in(folders[0])
+    assert len(expected) == 4
+    with caplog.at_level(logging.INFO):
+        for task in (1, 0):
+            extract(videos, backbone, folders[1], tmp_path / "cache", task=TaskArguments(task, 2))
+    assert "Task 0 of 2: 2 shards with 6 rows, 0 recordings skipped" in caplog.messages
+    assert shards_in(folders[1]) == expected and not (folders[1] / "record.json").exists()
+    extract(videos, backbone, folders[1], tmp_path / "cache")
+    assert shards_in(folders[1]) == expected
+    splits = [json.loads((folder / "record.json").read_text())["splits"] for folder in folders]
+    assert splits[0] == splits[1]
 
 
 # A step that is quick: each task appends its number to a file; `die` and `exit` are done once.
