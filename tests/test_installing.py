@@ -38,7 +38,7 @@ def requirements(*extras: str) -> list[Requirement]:
 
 @pytest.mark.parametrize(
     "requirement",
-    requirements("tensorboard", "trackio", "qlora", "smollm2", "demo", "serve", "test"),
+    requirements("tensorboard", "trackio", "qlora", "smollm2", "demo", "serve", "cluster", "test"),
     ids=lambda one: one.name,
 )
 def test_every_range_has_two_ends(requirement):

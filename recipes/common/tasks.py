@@ -1,8 +1,11 @@
-"""Tasks: a command that writes shards, cut into shares that any scheduler can run. `cluster.py` runs them with datatrove.
+"""
+Tasks: a command that writes shards, cut into shares that any scheduler can run. `cluster.py` runs them with datatrove.
 
-encode_actions.py ... --task 0 --tasks 2      # on one machine
-encode_actions.py ... --task 1 --tasks 2      # on another
-encode_actions.py ...                         # finds all shards, and writes the record
+```bash
+python recipes/encode_actions.py ... --task 0 --tasks 2      # on one machine
+python recipes/encode_actions.py ... --task 1 --tasks 2      # on another
+python recipes/encode_actions.py ...                         # finds all shards, and writes the record
+```
 """
 
 import importlib
@@ -42,7 +45,7 @@ class TaskArguments:
         Args:
             state (`accelerate.PartialState`): of the processes of this task.
         """
-        return self.task * state.num_processes + state.process_index, self.tasks * state.num_processes
+        return self.task + self.tasks * state.process_index, self.tasks * state.num_processes
 
     def log(self, shards: "Collection[SplitShards]"):
         """Logs which shards of the splits this task has written, and the recordings that it skipped."""

@@ -32,13 +32,13 @@ def shards_in(folder) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("0*.parquet"))}
 
 
-def test_shares_are_disjoint_and_complete():
-    shares = [
-        TaskArguments(task, 3).share(SimpleNamespace(process_index=process, num_processes=2))
-        for task in range(3)
-        for process in range(2)
-    ]
-    assert shares == [(share, 6) for share in range(6)]
+def test_the_processes_of_a_task_share_its_shards(tmp_path):
+    splits = shards.shards_of_splits(tmp_path, {"train": range(9), "test": range(4)}, 1)
+    for task in (TaskArguments(0, 3), TaskArguments(2, 3)):
+        processes = [task.share(SimpleNamespace(process_index=process, num_processes=2)) for process in range(2)]
+        paths = [path for share in processes for split in splits.values() for path in split.of_share(*share)]
+        own = [path for split in splits.values() for path in split.of_share(task.task, task.tasks)]
+        assert sorted(paths) == sorted(own) and len(own) == (5 if task.task == 0 else 4)
     assert TaskArguments().is_whole and not TaskArguments(1, 2).is_whole
 
 
