@@ -1,43 +1,44 @@
-"""Cost, memory and resumption of steps that `cluster.py` runs as tasks, on many simulated recordings.
+"""Cost, memory and resumption of steps as tasks (`--task`, `--tasks`), on many simulated recordings.
 
     python recipes/benchmarks/benchmark_tasks.py --folder many_simulated --tokenizer runs/quickstart/tokenizer/model \\
         --output model_cards/results/cluster
 
-Simulates recordings in the folder (existing files are kept) and runs `prepare` and `encode_actions` by datatrove's local
-executor: on a growing number of people with one worker, which shows the cost of a recording; and on all of them with 1, 2 and 4
-workers, each run killed (`kill -9` on all processes) `--kills` times at random moments and started again. The Parquet files
-must have the same bytes. Times are those of the processor, as other programs may share it; memory is that of the largest
-process, sampled twice a second. Writes `OUTPUT.json` and a page, `OUTPUT.md`.
+Runs `prepare` and `encode_actions` on a folder of simulated recordings as `cluster.py` does, but forks the processes of the
+tasks after the libraries are imported: on a growing number of people with one worker, which shows the cost of a recording; and
+on one number with 1, 2 and 4 workers, each run killed (`kill -9` on all processes) `--kills` times at random moments and
+started again. The Parquet files must have the same bytes. Times are those of the processor, as other programs may share it;
+memory is that of the largest process. Writes `OUTPUT.json` and a page, `OUTPUT.md`.
 """
 
-import contextlib
 import hashlib
 import os
 import platform
 import random
 import shutil
-import subprocess
-import sys
-import tempfile
+import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-
-CLUSTER = Path(__file__).resolve().parents[1] / "cluster.py"
 
 
 @dataclass
 class BenchmarkArguments:
     """How many recordings are processed, and where."""
 
-    folder: str = field(metadata={"help": "folder of the simulated recordings; results are written beside it"})
+    folder: str = field(metadata={"help": "folder that action-llm-simulate wrote; results are written beside it"})
     tokenizer: str = field(metadata={"help": "folder of an action model for skeletons"})
     output: str = field(metadata={"help": "path of the results without a suffix: .json and .md are written"})
     people: list[int] = field(
-        default_factory=lambda: [4, 14, 40], metadata={"help": "numbers of simulated people, with 72 recordings each"}
+        default_factory=lambda: [4, 14, 40], metadata={"help": "numbers of people whose recordings are processed"}
+    )
+    killed_people: int = field(default=14, metadata={"help": "number of people in the runs that are killed"})
+    steps: list[str] = field(
+        default_factory=lambda: ["prepare", "encode_actions"], metadata={"help": "prepare, encode_actions"}
     )
     workers: list[int] = field(default_factory=lambda: [1, 2, 4], metadata={"help": "numbers of workers to compare"})
-    tasks: int = field(default=4, metadata={"help": "number of tasks"})
+    tasks: int = field(default=8, metadata={"help": "number of tasks"})
+    rows_per_shard: int = field(default=128, metadata={"help": "number of recordings per Parquet file"})
     kills: int = field(default=3, metadata={"help": "number of times that each run is killed"})
     seed: int = field(default=0, metadata={"help": "random seed of the moments at which runs are killed"})
 
@@ -45,51 +46,81 @@ class BenchmarkArguments:
 ARGUMENTS = (BenchmarkArguments,)
 
 
-def commands(source: Path, output: Path, tokenizer: str) -> dict[str, list[str]]:
-    """Step → its command line, with the output in a subfolder of its name. Each run prepares the data of the data set anew."""
-    data = ["--dataset", "simulated-xsub", "--data_dir", str(source), "--cache_dir", str(output / "cache")]
-    written = ["--output_dir", str(output / "encode_actions")]
-    return {
-        "prepare": ["simulated-xsub", "--source", str(source), "--output", str(output / "prepare")],
-        "encode_actions": ["--tokenizer", tokenizer, "--encodings", "2", *data, *written],
+def steps(arguments: BenchmarkArguments, source: Path, output: Path) -> dict[str, Callable[[int, int], None]]:
+    """Step → a function that runs one of a number of tasks; a single task is the whole step."""
+    from action_llm_datasets.prepare import prepare
+    from action_llm_recipes import encode_actions
+    from action_llm_recipes.common.data_arguments import DataArguments
+    from action_llm_recipes.common.tasks import TaskArguments
+
+    data = DataArguments(dataset="simulated-xsub", data_dir=str(source), cache_dir=f"{source}_cache", num_proc=1)
+    encoding = encode_actions.EncodingArguments(
+        tokenizer=arguments.tokenizer, output_dir=str(output / "encode_actions"), encodings=2
+    )
+
+    def run_prepare(task: int, tasks: int):
+        size = {"num_proc": 1, "files_per_shard": arguments.rows_per_shard}
+        prepare("simulated-xsub", source, output / "prepare", task=task, tasks=tasks, **size)
+
+    works = {
+        "prepare": run_prepare,
+        "encode_actions": lambda *task: encode_actions.main(encoding, data, TaskArguments(*task)),
     }
+    return {step: works[step] for step in arguments.steps}
 
 
-def run(step: str, words: list[str], tasks: int, workers: int, seconds: float | None = None) -> dict:
+class Run:
+    """A run of tasks in forked processes, of which the tasks that have ended are not run again.
+
+    Attributes:
+        seconds: of the processor, of all processes that ended by themselves.
+        megabytes: largest memory of such a process.
     """
-    Runs a step as tasks, or kills it after some seconds.
 
-    Returns:
-        Whether it was `killed`; the `seconds` that it took and the `processor_seconds`; the `megabytes` of its largest process.
-    """
-    import psutil
+    def __init__(self, work: Callable[[int, int], None], tasks: int):
+        self.work, self.tasks, self.left = work, tasks, set(range(tasks))
+        self.seconds = self.megabytes = 0.0
 
-    line = [sys.executable, str(CLUSTER), "--executor", "local", "--tasks", str(tasks), "--workers", str(workers)]
-    start, times, memory = time.perf_counter(), {}, {}
-    with (
-        tempfile.TemporaryFile("w+") as output,
-        subprocess.Popen([*line, step, *words], stdout=output, stderr=output) as process,
-    ):
-        while process.poll() is None:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                for member in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        if seconds is not None and time.perf_counter() - start > seconds:
-                            member.kill()
-                            continue
-                        used = member.cpu_times()
-                        times[member.pid] = used.user + used.system
-                        memory[member.pid] = max(memory.get(member.pid, 0), member.memory_full_info().uss / 2**20)
-            time.sleep(0.5)
-        if process.returncode and seconds is None:
-            output.seek(0)
-            raise SystemExit(f"{step} ended with status {process.returncode}: {output.read()[-2000:]}")
-    return {
-        "killed": process.returncode != 0,
-        "seconds": round(time.perf_counter() - start, 1),
-        "processor_seconds": round(sum(times.values()), 1),
-        "megabytes": round(max(memory.values(), default=0)),
-    }
+    def start(self, workers: int, seconds: float | None = None) -> bool:
+        """Runs the tasks that are left; returns False if they were killed after some seconds."""
+        waiting, running, start = sorted(self.left), {}, time.perf_counter()
+        while waiting or running:
+            while waiting and len(running) < workers:
+                task = waiting.pop(0)
+                running[self._fork(task, self.tasks)] = task
+            if seconds is not None and time.perf_counter() - start > seconds:
+                for process in running:
+                    os.killpg(process, signal.SIGKILL)
+                    os.waitpid(process, 0)
+                return False
+            process, status, used = os.wait4(-1, os.WNOHANG)
+            if process:
+                self._ended(status, used)
+                self.left.discard(running.pop(process))
+            time.sleep(0.02)
+        return True
+
+    def finish(self):
+        """Runs the step as it is, which finds the shards of the tasks."""
+        _, status, used = os.wait4(self._fork(0, 1), 0)
+        self._ended(status, used)
+
+    def _fork(self, task: int, tasks: int) -> int:
+        if process := os.fork():
+            return process
+        status = 1
+        try:
+            os.setsid()  # so that it is killed with its own processes
+            self.work(task, tasks)
+            status = 0
+        finally:
+            os._exit(status)
+
+    def _ended(self, status: int, used):
+        if status:
+            raise SystemExit(f"a task ended with status {os.waitstatus_to_exitcode(status)}.")
+        self.seconds += used.ru_utime + used.ru_stime
+        self.megabytes = max(self.megabytes, used.ru_maxrss / 1024)
 
 
 def digest(folder: Path) -> tuple[int, str]:
@@ -105,74 +136,101 @@ def of_people(folder: Path, people: int) -> Path:
     part = folder.with_name(f"{folder.name}_of_{people}")
     part.mkdir(exist_ok=True)
     for path in folder.iterdir():
-        if (path.suffix != ".skeleton" or int(path.name[9:12]) <= people) and not (part / path.name).exists():
+        wanted = path.suffix != ".skeleton" or int(path.name[9:12]) <= people
+        if wanted and not (part / path.name).exists():
             os.link(path, part / path.name)
     return part
 
 
+def import_libraries():
+    """Imports what the tasks import; none of it computes anything or starts a thread."""
+    import datasets  # noqa: F401
+    import torch  # noqa: F401
+    import transformers.models.llama.modeling_llama  # noqa: F401
+
+    import action_llm_datasets.load  # noqa: F401
+    import action_llm_recipes.stages.token_report  # noqa: F401
+
+
 def main(arguments: BenchmarkArguments) -> dict:
     """Measures and writes the results; returns the contents of the JSON file."""
-    from action_llm_datasets.simulation.simulate import simulate
+    import_libraries()
     from action_llm_recipes.benchmarks.results import write_results
+    from action_llm_recipes.common import shards
 
+    shards.RECORDINGS_PER_SHARD = arguments.rows_per_shard
     folder, chance = Path(arguments.folder), random.Random(arguments.seed)
-    simulate(folder, performers=max(arguments.people), replications=1)
     output = folder.with_name(f"{folder.name}_output")
-    levels, killed, digests = [], [], {}
-    for people in sorted(arguments.people):
+    levels, killed, whole, walls = [], [], {}, {}
+    for people in sorted({*arguments.people, arguments.killed_people}):
         source = of_people(folder, people)
+        recordings = len(list(source.glob("*.skeleton")))
         shutil.rmtree(output, ignore_errors=True)
-        for step, words in commands(source, output, arguments.tokenizer).items():
-            result = run(step, words, arguments.tasks, 1)
-            files, digests[step] = digest(output / step)
-            levels.append({"step": step, "recordings": len(list(source.glob("*.skeleton"))), "files": files, **result})
+        for step, work in steps(arguments, source, output).items():
+            run, start = Run(work, arguments.tasks), time.perf_counter()
+            run.start(1)
+            if people == arguments.killed_people:
+                walls[step] = time.perf_counter() - start
+            run.finish()
+            files, content = digest(output / step)
+            if people == arguments.killed_people:
+                whole[step] = content
+            used = {"processor_seconds": round(run.seconds, 1), "megabytes": round(run.megabytes)}
+            levels.append({"step": step, "recordings": recordings, "files": files, **used})
             print(levels[-1], flush=True)
-    expected = {level["step"]: level["seconds"] for level in levels}  # of the largest number of recordings
+    source = of_people(folder, arguments.killed_people)
     for workers in arguments.workers:
         shutil.rmtree(output, ignore_errors=True)
-        for step, words in commands(source, output, arguments.tokenizer).items():
-            moments = [expected[step] * chance.uniform(0.1, 0.6) / min(workers, 2) for _ in range(arguments.kills)]
-            tries = [run(step, words, arguments.tasks, workers, seconds) for seconds in moments]
-            left = digest(output / step)[0]
-            result = run(step, words, arguments.tasks, workers)
-            kills = sum(one["killed"] for one in tries)
-            killed.append({"step": step, "workers": workers, "kills": kills, "left": left, **result})
-            print(killed[-1], flush=True)
-            if digest(output / step)[1] != digests[step]:
+        for step, work in steps(arguments, source, output).items():
+            run, kills, files = Run(work, arguments.tasks), 0, []
+            for _ in range(arguments.kills):
+                kills += not run.start(workers, walls[step] * chance.uniform(0.1, 0.5) / min(workers, os.cpu_count()))
+                files.append(digest(output / step)[0])
+            run.start(workers)
+            run.finish()
+            if digest(output / step)[1] != whole[step]:
                 raise SystemExit(
                     f"the Parquet files of {step} with {workers} workers differ from those of one worker."
                 )
+            killed.append({"step": step, "workers": workers, "kills": kills, "files_at_kills": files})
+            print(killed[-1], flush=True)
     shutil.rmtree(output)
+    recordings = len(list(source.glob("*.skeleton")))
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     record = {"machine": machine, "tasks": arguments.tasks, "levels": levels, "killed": killed}
-    write_results(arguments.output, record, page(record) + "\n")
+    write_results(arguments.output, record, page(record, recordings, arguments.rows_per_shard))
     return record
 
 
-def page(record: dict) -> str:
-    """The tables of the measurement."""
+def page(record: dict, recordings: int, rows_per_shard: int) -> str:
+    """The page of a measurement; `recordings` is the number in the runs that were killed."""
     lines = [
-        f"{record['tasks']} tasks of datatrove's local executor. {record['machine']}, shared with other programs.",
+        "# Steps as tasks",
         "",
-        "| step | recordings | Parquet files | processor, s | processor per recording, ms | largest process, MB |",
+        f"Simulated recordings, {record['tasks']} tasks with one worker, {rows_per_shard} recordings per Parquet file. "
+        f"{record['machine']}, shared with other programs, so times are those of the processor, without importing libraries.",
+        "",
+        "| step | recordings | Parquet files | processor, s | per recording, ms | largest process, MB |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for level in sorted(record["levels"], key=lambda level: (level["step"], level["recordings"])):
         each = 1000 * level["processor_seconds"] / level["recordings"]
         lines.append(
-            f"| {level['step']} | {level['recordings']:,} | {level['files']} | {level['processor_seconds']:.0f} | {each:.0f} | "
-            f"{level['megabytes']} |"
+            f"| `{level['step']}` | {level['recordings']:,} | {level['files']} | {level['processor_seconds']:.0f} | "
+            f"{each:.0f} | {level['megabytes']} |"
         )
     lines += [
         "",
-        "The largest number of recordings again, with all processes killed (`kill -9`) at random moments:",
+        f"All processes of a run on {recordings:,} recordings were killed (`kill -9`) at random moments. After the last start, "
+        "all Parquet files had the bytes of the run with one worker that was never killed.",
         "",
-        "| step | workers | times killed | Parquet files before the last start | same bytes |",
-        "|---|---:|---:|---:|---|",
+        "| step | workers | times killed | Parquet files at these moments |",
+        "|---|---:|---:|---|",
     ]
     for result in record["killed"]:
-        lines.append(f"| {result['step']} | {result['workers']} | {result['kills']} | {result['left']} | yes |")
-    return "\n".join(lines)
+        files = ", ".join(map(str, result["files_at_kills"]))
+        lines.append(f"| `{result['step']}` | {result['workers']} | {result['kills']} | {files} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
