@@ -17,7 +17,6 @@ import dataclasses
 import functools
 import multiprocessing
 import tempfile
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -37,11 +36,11 @@ class BenchmarkArguments:
 
     output: str = field(metadata={"help": "path of the results without a suffix: .json and .md are written"})
     llm: str = field(
-        default="llava-1.5-13b", metadata={"help": "llava-1.5-13b, llava-1.5-7b, or a repository or folder"}
+        default="llava-1.5-13b", metadata={"help": "llava-1.5-13b, llava-1.5-7b, tiny, or a repository or folder"}
     )
     action_model: str = field(default="vst", metadata={"help": "vst, or vtem, whose tokens pass through a projector"})
     backbone: str = field(
-        default="swinv2-base", metadata={"help": "swinv2-base, llava-1.5-tower, or a repository or folder"}
+        default="swinv2-base", metadata={"help": "swinv2-base, llava-1.5-tower, tiny, or a repository or folder"}
     )
     height: int = field(default=256, metadata={"help": "height in pixels of the visual encoder's input"})
     width: int = field(default=256, metadata={"help": "width in pixels of the visual encoder's input"})
@@ -74,6 +73,7 @@ def llm_config(name: str):
     sizes = {
         "llava-1.5-13b": {"hidden_size": 5120, "intermediate_size": 13824, "layers": 40, "heads": 40},
         "llava-1.5-7b": {"hidden_size": 4096, "intermediate_size": 11008, "layers": 32, "heads": 32},
+        "tiny": {"hidden_size": 64, "intermediate_size": 128, "layers": 2, "heads": 2},
     }
     if name not in sizes:
         return AutoConfig.from_pretrained(name, trust_remote_code=False).get_text_config()
@@ -84,7 +84,7 @@ def llm_config(name: str):
 
 def backbone_config(name: str):
     """Configuration of a visual encoder, by the name of a size or from a repository or folder."""
-    from transformers import AutoConfig, CLIPVisionConfig, Swinv2Config
+    from transformers import AutoConfig, CLIPVisionConfig, ResNetConfig, Swinv2Config
 
     from action_llm.configuration_vtem import LLAVA_VISION_TOWER
 
@@ -94,12 +94,14 @@ def backbone_config(name: str):
         return Swinv2Config(
             image_size=256, window_size=8, embed_dim=128, depths=[2, 2, 18, 2], num_heads=[4, 8, 16, 32]
         )
+    if name == "tiny":
+        return ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
     return AutoConfig.from_pretrained(name, trust_remote_code=False)
 
 
 def build(arguments: BenchmarkArguments, method: str):
     """
-    A recogniser with random weights, in bfloat16 on a GPU, else in float32 on the CPU.
+    A recogniser with random weights, in bfloat16 on an accelerator, else in float32 on the CPU.
 
     Args:
         arguments: of the benchmark.
@@ -108,28 +110,19 @@ def build(arguments: BenchmarkArguments, method: str):
     Returns:
         An `ActionLLMForConditionalGeneration`, with PEFT's layers for LoRA.
     """
-    import torch
-    from peft import get_peft_model
     from transformers import AutoModel
 
     from action_llm import ActionLLMForConditionalGeneration, VSTModel, VTEMModel
     from action_llm.language_models import VisualProjector, fresh_language_model
     from action_llm.visual_encoder import VisualEncoder
-    from action_llm_recipes.sft import ActionSFTArguments, lora_config
-    from action_llm_recipes.stages.trained_weights import choose_trained
+    from action_llm_recipes.benchmarks import devices
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16 if device.type == "cuda" else torch.float32)
-    try:
-        with device:
-            llm = fresh_language_model(llm_config(arguments.llm))
-            backbone = AutoModel.from_config(backbone_config(arguments.backbone))
-            width = llm.config.get_text_config().hidden_size
-            if arguments.action_model == "vtem":
-                llm.__dict__["projector"] = VisualProjector(VisualEncoder(backbone).feature_size, width)
-    finally:
-        torch.set_default_dtype(default)
+    with devices.creating():
+        llm = fresh_language_model(llm_config(arguments.llm))
+        backbone = AutoModel.from_config(backbone_config(arguments.backbone))
+        width = llm.config.get_text_config().hidden_size
+        if arguments.action_model == "vtem":
+            llm.__dict__["projector"] = VisualProjector(VisualEncoder(backbone).feature_size, width)
     if arguments.action_model == "vtem":
         cells = arguments.num_segments * arguments.grid**2
         events = min(arguments.sentence_length, cells)
@@ -141,9 +134,20 @@ def build(arguments: BenchmarkArguments, method: str):
     model = ActionLLMForConditionalGeneration.from_llm(
         llm,
         action_token_offset=llm.get_input_embeddings().weight.shape[0],
-        action_model=action_model.to(device),
+        action_model=action_model.to(devices.device()),
         prefix_length=16 if method == "prefix" else 0,
     )
+    choose_weights(model, method)
+    return model.to(devices.device())
+
+
+def choose_weights(model, method: str) -> None:
+    """Sets `requires_grad` of the weights that a way of training trains; for LoRA, adds the adapters of rank 8."""
+    from peft import get_peft_model
+
+    from action_llm_recipes.sft import ActionSFTArguments, lora_config
+    from action_llm_recipes.stages.trained_weights import choose_trained
+
     if method == "lora":
         # The default arguments of sft.py, without its checks of folders.
         settings = {field.name: field.default for field in dataclasses.fields(ActionSFTArguments)} | {
@@ -157,7 +161,6 @@ def build(arguments: BenchmarkArguments, method: str):
         get_peft_model(model, lora_config(SimpleNamespace(**settings), with_projector=False))
     else:
         choose_trained(model, method)
-    return model.to(device)
 
 
 @functools.cache
@@ -204,33 +207,27 @@ def training(arguments: BenchmarkArguments, method: str) -> dict:
         "state_gb": state / GIGABYTE,
     }
     try:
-        result |= _steps(arguments, model, trained)
+        result |= time_steps(arguments, model, trained)
     except torch.OutOfMemoryError:
         result["fits"] = False
     return result
 
 
-def _steps(arguments: BenchmarkArguments, model, trained) -> dict:
-    """Time of micro-batches and optimiser steps, and the peak memory."""
+def time_steps(arguments: BenchmarkArguments, model, trained) -> dict:
+    """Time of micro-batches and optimiser steps, the peak memory, and the last loss."""
     import torch
 
-    from action_llm_recipes.common.run_cost import peak_memory
+    from action_llm_recipes.benchmarks import devices
 
-    cuda = torch.cuda.is_available()
     optimizer = torch.optim.AdamW(trained, lr=1e-5)
-
-    def timed(work) -> float:
-        started = time.perf_counter()
-        work()
-        if cuda:
-            torch.cuda.synchronize()
-        return time.perf_counter() - started
 
     def micro_batch():
         ids = prompts(arguments, model, arguments.micro_batch)
         labels = ids.clone()
         labels[:, :-4] = -100
-        model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels).loss.backward()
+        loss = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels).loss
+        loss.backward()
+        return loss
 
     def step():
         optimizer.step()
@@ -238,19 +235,19 @@ def _steps(arguments: BenchmarkArguments, model, trained) -> dict:
 
     micro_batch()  # warms up, and allocates the state of the optimiser
     step()
-    micro = median(timed(micro_batch) for _ in range(arguments.repetitions))
+    micro = median(devices.timed(micro_batch)[1] for _ in range(arguments.repetitions))
     steps = []
     for _ in range(arguments.repetitions):
-        micro_batch()
-        steps.append(timed(step))
-    peak = torch.cuda.max_memory_allocated() if cuda else peak_memory()
+        loss = micro_batch()
+        steps.append(devices.timed(step)[1])
     seconds = arguments.recordings * (micro / arguments.micro_batch + median(steps) / arguments.batch)
     return {
         "fits": True,
         "seconds_per_micro_batch": micro,
         "seconds_per_optimizer_step": median(steps),
         "hours_per_epoch": seconds / 3600,
-        "peak_memory_gb": peak / GIGABYTE,
+        "peak_memory_gb": devices.peak_memory() / GIGABYTE,
+        "loss": loss.item(),
     }
 
 
@@ -261,11 +258,11 @@ def inference(arguments: BenchmarkArguments, method: str) -> dict:
 
     from action_llm import VideoFeatureExtractor
     from action_llm_datasets.rendering import write_video
+    from action_llm_recipes.benchmarks import devices
     from action_llm_recipes.benchmarks.benchmark_label_scoring import class_name_tokens
 
     torch.manual_seed(0)
-    generator = build(arguments, method).eval()
-    model, cuda = generator.as_classifier().eval(), torch.cuda.is_available()
+    model = build(arguments, method).as_classifier().eval()
     extractor = VideoFeatureExtractor(
         arguments.num_segments, arguments.frames_per_segment, height=arguments.height, width=arguments.width
     )
@@ -282,13 +279,8 @@ def inference(arguments: BenchmarkArguments, method: str) -> dict:
 
     @torch.no_grad()
     def timed(name: str, work):
-        if cuda:
-            torch.cuda.synchronize()
-        started = time.perf_counter()
-        result = work()
-        if cuda:
-            torch.cuda.synchronize()
-        seconds.setdefault(name, []).append(time.perf_counter() - started)
+        result, taken = devices.timed(work)
+        seconds.setdefault(name, []).append(taken)
         return result
 
     with tempfile.TemporaryDirectory() as folder:

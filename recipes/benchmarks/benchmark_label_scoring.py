@@ -13,7 +13,6 @@ before anything is timed. Writes `OUTPUT.json` and a page, `OUTPUT.md`. `benchma
 
 import os
 import platform
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -185,12 +184,12 @@ def largest_differences(results: dict, label_ids: list[list[int]], target: list[
 
 def time_in_turns(methods: dict, repetitions: int) -> dict[str, float]:
     """Median seconds of each method. They take turns, so that a busy moment of the machine slows all of them."""
+    from action_llm_recipes.benchmarks import devices
+
     seconds = {name: [] for name in methods}
     for _ in range(repetitions):
         for name, method in methods.items():
-            start = time.perf_counter()
-            method()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(devices.timed(method)[1])
     return {name: median(values) for name, values in seconds.items()}
 
 

@@ -84,7 +84,9 @@ def damage_of(checkpoint: Path) -> str | None:
         names = ["rng_state.pth"]
     torch_files = [*sums, *checkpoint.glob("scaler.pt"), *(checkpoint / name for name in names)]
     if not any(path.is_dir() for pattern in SHARDED for path in checkpoint.glob(pattern)):
-        torch_files += [checkpoint / "optimizer.pt", checkpoint / "scheduler.pt"]
+        # FSDP with whole states (FULL_STATE_DICT) writes the weights a second time, and the optimiser under another name.
+        is_fsdp = (checkpoint / "pytorch_model_fsdp.bin").is_file()
+        torch_files += [checkpoint / ("optimizer.bin" if is_fsdp else "optimizer.pt"), checkpoint / "scheduler.pt"]
         if (damage := damage_of_weights(checkpoint)) is not None:
             return damage
     for path in torch_files:

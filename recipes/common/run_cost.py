@@ -33,6 +33,8 @@ def report_cost(trainer, what: str) -> dict:
 
         - `parameters`: number of parameters of the saved model, and `trainable_parameters` of them.
         - `state_gb`: GiB of weights, gradients and the two moments of AdamW.
+        - `distributed_type`: how accelerate runs the processes, such as "NO", "MULTI_CPU" or "FSDP". It replaces FSDP by
+          MULTI_CPU without a word if there is no GPU.
         - `seconds_per_step`, `hours` (of the whole run) and `peak_memory_gb` (GiB), measured with a single process. With
           several micro-batches, stage 1 for skeletons also counts the usage of codes before each step, which takes about a
           seventh longer and is not measured.
@@ -48,6 +50,7 @@ def report_cost(trainer, what: str) -> dict:
         "parameters": count_parameters(parameters) - count_parameters(replaced),
         "trainable_parameters": count_parameters(trainable),
         "state_gb": round(state / 2**30, 3),
+        "distributed_type": trainer.accelerator.distributed_type.value,
     }
     if trainer.accelerator.num_processes == 1:
         cost |= _measure(trainer)

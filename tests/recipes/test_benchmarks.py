@@ -1,11 +1,15 @@
 """Benchmarks measure and report, with tiny models and files."""
 
+import importlib.util
 import json
 import multiprocessing
+import os
+import time
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from skeleton_people import person, recording
 from tiny_models import BACKBONES, llm_configs, save_backbone, tiny_backbone, tiny_recogniser, tiny_vtem
 from tiny_videos import tiny_video
@@ -278,3 +282,92 @@ def test_distance_from_another_sensor_is_that_of_joints_after_rotation_scale_and
     assert distance_from(exchanged, other)["distance_cm"] > 3
     other.present[:], other.keypoints[:] = False, 0
     assert np.isnan(distance_from(alone, other)["distance_cm"])
+
+
+def test_device_check_with_tiny_sizes(tmp_path, capsys):
+    """On a CPU everything agrees, and the page gives no times; the clips are tested with `benchmark_efficiency`."""
+    from action_llm_recipes.benchmarks import device_check
+
+    words = ["stage 1", "attention", "resuming", "120", "7b: training", "qlora", "fsdp", "tokenisation"]
+    arguments = device_check.CheckArguments(output=str(tmp_path / "check"), checks=words, tiny=True)
+    record = device_check.main(arguments)
+    assert record == json.loads((tmp_path / "check.json").read_text()) and len(record["checks"]) == 8
+    status = {name: check["status"] for name, check in record["checks"].items()}
+    optional = {"FSDP": torch.cuda.is_available(), "QLoRA": importlib.util.find_spec("bitsandbytes") is not None}
+    expected = {name: "passed" if optional.get(name, True) else "not run" for name in status}
+    assert status == expected, [check["summary"] for check in record["checks"].values()]
+    facts = record["checks"]["tokenisation"]["facts"]
+    assert facts["extrapolated_hours"]["tokens"] == pytest.approx(facts["seconds"]["tokens"] / 24 * 114_000 / 3600)
+    page = (tmp_path / "check.md").read_text()
+    assert capsys.readouterr().out.endswith(page) and "**The sizes are tiny" in page
+    assert "stage 1: equal weights; stage 2: equal weights" in page
+    assert "extrapolated" not in page and "times as long" not in page and "the paper claims" not in page
+
+
+@pytest.mark.parametrize(
+    ("check", "argument", "reason"),
+    [
+        (os._exit, 3, "its process ended with status 3"),
+        (time.sleep, 60, "stopped after 3 s"),
+        (bytearray, 1 << 60, "out of memory"),
+        (json.loads, "{", "JSONDecodeError: Expecting property name"),
+    ],
+)
+def test_a_check_that_cannot_finish_is_reported_in_a_line(check, argument, reason):
+    from action_llm_recipes.benchmarks.device_check import run_check
+
+    result = run_check(check, argument, 3 if check is time.sleep else 60)
+    assert result["status"] == "failed" and result["summary"].startswith(reason) and result["seconds"] < 60
+
+
+def test_a_device_that_computes_otherwise_fails_the_check(monkeypatch):
+    from action_llm import ActionVQVAEModel, label_scoring
+    from action_llm_recipes.benchmarks import device_measurements
+
+    moves, to = [], ActionVQVAEModel.to
+
+    def to_another_device(model, *arguments):
+        moves.append(arguments)
+        if len(moves) == 2:  # the first is to the CPU
+            for weight in model.parameters():
+                weight.data.mul_(1.01)
+        return to(model, *arguments)
+
+    monkeypatch.setattr(ActionVQVAEModel, "to", to_another_device)
+    assert not device_measurements.stage_1_agrees(device_measurements.TINY).passed
+    scores, offsets = label_scoring.score_labels, iter([0.0, 0.01, 0.0, 0.0])  # in their order, the second is SDPA
+    monkeypatch.setattr(label_scoring, "score_labels", lambda *arguments: scores(*arguments) + next(offsets))
+    finding = device_measurements.attention_agrees(device_measurements.TINY)
+    assert not finding.passed and finding.facts["sdpa, float32"]["largest_difference"] == pytest.approx(0.01, abs=1e-3)
+
+
+def test_weights_of_a_run_that_was_not_resumed_well_differ(tmp_path):
+    from action_llm_recipes.benchmarks.device_measurements import difference_of_weights, forget_last_steps
+
+    for name, value in (("one", 1.0), ("other", 1.5)):
+        (tmp_path / name / "model").mkdir(parents=True)
+        weights = {"weight": torch.tensor([0.0, value], dtype=torch.bfloat16)}
+        save_file(weights, tmp_path / name / "model" / "model.safetensors")
+        (tmp_path / name / "checkpoints" / "checkpoint-4").mkdir(parents=True)
+        (tmp_path / name / "record.json").write_text("{}")
+    assert difference_of_weights(tmp_path / "one", tmp_path / "other") == 0.5
+    assert difference_of_weights(tmp_path / "one", tmp_path / "one") == 0
+    with pytest.raises(ValueError, match="one: expected the undamaged checkpoint-2, found None"):
+        forget_last_steps(tmp_path / "one")
+
+
+def test_device_check_has_the_claims_of_the_papers_and_known_names():
+    from action_llm_recipes.benchmarks import device_check
+    from action_llm_recipes.benchmarks.device_measurements import CHECKS
+
+    clip = {"decoding": 2.0, "action tokens": 1.0, "probabilities of 60 classes": 0.125}
+    lines = device_check.beside_the_papers({"LoRA, 13B: a clip": {"facts": clip}})
+    assert lines[-4:] == [
+        "| LVLM-VAR, Table 4: memory, GB | — | 48 |",
+        "| LVLM-VAR, Table 4: hours per epoch | — | 1.5 |",
+        "| LVLM-VAR, Table 4: s per clip | 0.12 | 0.08 |",
+        "| VT-LVLM-AR, Table IV: s per clip | — | 0.35 |",
+    ]
+    assert device_check.chosen_checks(list(CHECKS), ["13b"]) == ["LoRA, 13B: training", "LoRA, 13B: a clip"]
+    with pytest.raises(ValueError, match="--checks: no check is called 'tokens'; there are: stage 1 beside the CPU, "):
+        device_check.chosen_checks(list(CHECKS), ["tokens"])
