@@ -141,8 +141,15 @@ def build(arguments: BenchmarkArguments, method: str):
     return model.to(devices.device())
 
 
-def choose_weights(model, method: str) -> None:
-    """Sets `requires_grad` of the weights that a way of training trains; for LoRA, adds the adapters of rank 8."""
+def choose_weights(model, method: str, **lora) -> None:
+    """
+    Sets `requires_grad` of the weights that a way of training trains; for LoRA, adds adapters.
+
+    Args:
+        model: the recogniser; PEFT's layers are put into the model itself.
+        method: "lora", "prefix" or "full".
+        **lora: arguments of `sft.py` such as `lora_r`; by default those of LVLM-VAR.
+    """
     from peft import get_peft_model
 
     from action_llm_recipes.sft import ActionSFTArguments, lora_config
@@ -157,8 +164,7 @@ def choose_weights(model, method: str) -> None:
             "lora_target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"],
         }
         model.requires_grad_(False)
-        # The adapters are put into the model itself.
-        get_peft_model(model, lora_config(SimpleNamespace(**settings), with_projector=False))
+        get_peft_model(model, lora_config(SimpleNamespace(**settings | lora), with_projector=False))
     else:
         choose_trained(model, method)
 

@@ -65,6 +65,7 @@ def run_check(check: Callable, argument, seconds: float) -> dict:
     try:
         if receiving.poll(seconds):
             result = receiving.recv()
+            process.join(10)  # ends by itself, unless a library hangs at exit
         else:
             result = _without_finding("failed", f"stopped after {seconds:.0f} s")
     except EOFError:
@@ -150,31 +151,31 @@ def main(arguments: CheckArguments) -> dict:
 
 def page(record: dict) -> str:
     """The results as a page in Markdown."""
-    checks, libraries = record["checks"], record["libraries"]
-    counts = [
-        f"{status} {sum(c['status'] == status for c in checks.values())}" for status in ("passed", "failed", "not run")
-    ]
+    checks, libraries, tiny = record["checks"], record["libraries"], record["tiny"]
+    statuses = ("passed", "failed", "not run")
+    counts = [f"{status} {sum(check['status'] == status for check in checks.values())}" for status in statuses]
     lines = [
         f"# Device check: {record['hardware']}",
         "",
-        f"{', '.join(counts).capitalize()}; {sum(check['seconds'] for check in checks.values()):.0f} s in all. "
-        f"torch {libraries['torch']}, transformers {libraries['transformers']}, accelerate {libraries['accelerate']}. "
-        "All weights are random.",
+        f"{', '.join(counts).capitalize()}. torch {libraries['torch']}, transformers {libraries['transformers']}, "
+        f"accelerate {libraries['accelerate']}. All weights are random.",
         "",
     ]
     if record["accelerator"] is None:
         lines += ["**No accelerator was found: everything ran on the CPU.**", ""]
-    if record["tiny"]:
+    if tiny:
         lines += [
             "**The sizes are tiny: this shows that the checks run. Times and memory, which would say nothing about the papers' "
             "models, are left out.**",
             "",
         ]
-    lines += ["| check | result | s | measured |", "|---|---|---:|---|"]
+    lines += ["| check | result | measured |", "|---|---|---|"]
     for name, check in checks.items():
-        parts = [check["summary"], *([check["costs"]] if check["costs"] and not record["tiny"] else [])]
-        lines.append(f"| {name} | {check['status']} | {check['seconds']:.0f} | {'; '.join(parts).replace('|', '/')} |")
-    if not record["tiny"]:
+        parts = [check["summary"]]
+        if not tiny:
+            parts += [text for text in (check["costs"], f"{check['seconds']:.0f} s in all") if text]
+        lines.append(f"| {name} | {check['status']} | {'; '.join(parts).replace('|', '/')} |")
+    if not tiny:
         lines += beside_the_papers(checks)
     return "\n".join(lines) + "\n"
 

@@ -491,7 +491,8 @@ class TinyRun:
         from action_llm_recipes.pretraining import small_lm
 
         sizes = {"vocabulary_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
-        arguments = small_lm.SmallLMArguments(**sizes, num_attention_heads=4, num_key_value_heads=2)
+        sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": False}  # as LLaMA
+        arguments = small_lm.SmallLMArguments(**sizes)
         text = list(passages(100))
         tokenizer = small_lm.train_tokenizer(text, arguments.vocabulary_size, arguments.max_position_embeddings)
         tokenizer.save_pretrained(self.llm)

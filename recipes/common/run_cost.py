@@ -40,18 +40,7 @@ def report_cost(trainer, what: str) -> dict:
           seventh longer and is not measured.
     """
     model, args = trainer.model, trainer.args
-    parameters = list(model.parameters())
-    trainable = [p for p in parameters if p.requires_grad]
-    # PEFT keeps the original of each module that it trains a copy of; only the copy is saved.
-    replaced = [p for name, p in model.named_parameters() if ".original_module." in name]
-    state = sum(p.numel() * p.element_size() for p in parameters)
-    state += sum(p.numel() * (p.element_size() + 8) for p in trainable)
-    cost = {
-        "parameters": count_parameters(parameters) - count_parameters(replaced),
-        "trainable_parameters": count_parameters(trainable),
-        "state_gb": round(state / 2**30, 3),
-        "distributed_type": trainer.accelerator.distributed_type.value,
-    }
+    cost = count_state(model) | {"distributed_type": trainer.accelerator.distributed_type.value}
     if trainer.accelerator.num_processes == 1:
         cost |= _measure(trainer)
         steps = args.max_steps
@@ -78,6 +67,21 @@ def report_cost(trainer, what: str) -> dict:
             f"{cost['parameters']:,}",
         )
     return cost
+
+
+def count_state(model) -> dict:
+    """`parameters`, `trainable_parameters` and `state_gb` of a model, as in [`report_cost`]. It may be on the meta device."""
+    parameters = list(model.parameters())
+    trainable = [p for p in parameters if p.requires_grad]
+    # PEFT keeps the original of each module that it trains a copy of; only the copy is saved.
+    replaced = [p for name, p in model.named_parameters() if ".original_module." in name]
+    state = sum(p.numel() * p.element_size() for p in parameters)
+    state += sum(p.numel() * (p.element_size() + 8) for p in trainable)
+    return {
+        "parameters": count_parameters(parameters) - count_parameters(replaced),
+        "trainable_parameters": count_parameters(trainable),
+        "state_gb": round(state / 2**30, 3),
+    }
 
 
 def count_parameters(parameters) -> int:
