@@ -285,13 +285,13 @@ def test_distance_from_another_sensor_is_that_of_joints_after_rotation_scale_and
 
 
 def test_device_check_with_tiny_sizes(tmp_path, capsys):
-    """On a CPU everything agrees, and the page gives no times; the clips are tested with `benchmark_efficiency`."""
+    """On a CPU everything passes, and the page gives no times. The other checks have tests of their own."""
     from action_llm_recipes.benchmarks import device_check
 
-    words = ["stage 1", "attention", "resuming", "120", "7b: training", "qlora", "fsdp", "tokenisation"]
+    words = ["120", "resuming", "qlora", "fsdp", "tokenisation"]
     arguments = device_check.CheckArguments(output=str(tmp_path / "check"), checks=words, tiny=True)
     record = device_check.main(arguments)
-    assert record == json.loads((tmp_path / "check.json").read_text()) and len(record["checks"]) == 8
+    assert record == json.loads((tmp_path / "check.json").read_text()) and len(record["checks"]) == 5
     status = {name: check["status"] for name, check in record["checks"].items()}
     optional = {"FSDP": torch.cuda.is_available(), "QLoRA": importlib.util.find_spec("bitsandbytes") is not None}
     expected = {name: "passed" if optional.get(name, True) else "not run" for name in status}
@@ -324,6 +324,8 @@ def test_a_device_that_computes_otherwise_fails_the_check(monkeypatch):
     from action_llm import ActionVQVAEModel, label_scoring
     from action_llm_recipes.benchmarks import device_measurements
 
+    assert device_measurements.stage_1_agrees(device_measurements.TINY).passed
+    assert device_measurements.attention_agrees(device_measurements.TINY).passed
     moves, to = [], ActionVQVAEModel.to
 
     def to_another_device(model, *arguments):
