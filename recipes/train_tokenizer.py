@@ -246,6 +246,9 @@ def train(trainer, run) -> dict:
     # Direct feature projection (LVLM-VAR, Table 2) has no weights in stage 1.
     is_trained = any(parameter.requires_grad for parameter in trainer.model.parameters())
     cost = report_cost(trainer, "action model") if is_trained else {}
+    # All processes share the order of the examples, which accelerate would otherwise shuffle by the seed of each process.
+    sampling = trainer.accelerator.dataloader_config
+    sampling.data_seed = trainer.args.seed if sampling.data_seed is None else sampling.data_seed
     # Each process draws its own noise for Eq. 3 of LLM-AR.
     transformers.set_seed(trainer.args.seed + 1_000_003 * trainer.args.process_index)
     if is_trained:
