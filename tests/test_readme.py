@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from accelerate.commands.launch import launch_command_parser
 from fresh_python import python
 
 from action_llm_recipes.common import launching
@@ -109,9 +110,10 @@ def parser_of(program: str, deciding: tuple[str, ...]) -> tuple[argparse.Argumen
 def check(command: list[str]) -> None:
     """Parses a command like its program. Unknown options, wrong values and missing required options are errors."""
     words = [word for word in command[1:] if word != "launch"]
-    if command[0] == "accelerate" and words[0] == "--config_file":
-        assert (ROOT / words[1]).is_file(), words[1]
-        words = words[2:]
+    if command[0] == "accelerate":
+        launched = launch_command_parser().parse_args(words)
+        assert launched.config_file is None or (ROOT / launched.config_file).is_file(), launched.config_file
+        words = [launched.training_script, *launched.training_script_args]
     program, *words = words[1:] if words[0] == "-m" else words
     if program in ("venv", "pytest"):
         return

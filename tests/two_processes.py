@@ -28,14 +28,33 @@ def on_two_ranks(function):
 
 def recipe_on_two_ranks(recipe: str | os.PathLike, *arguments, timeout: float = 300) -> tuple[str, str]:
     """Launches a recipe as `torch.distributed.run --nproc_per_node=2` does; returns what the ranks said and complained."""
+    common = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2"}
+    common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "LOCAL_WORLD_SIZE": "2"}
+    ranks = [start(recipe, *arguments, env=common | {"RANK": rank, "LOCAL_RANK": rank}) for rank in ("0", "1")]
+    return _ended_well(ranks, timeout)
+
+
+def recipe_on_two_machines(recipe: str | os.PathLike, *arguments, timeout: float = 300) -> tuple[str, str]:
+    """Runs `accelerate launch` twice, as on two machines with a process each that meet on the loopback interface; returns
+    what they said and complained."""
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "2", "--num_processes", "2"]
+    launch += ["--main_process_ip", "127.0.0.1", "--main_process_port", free_port(), "--same_network"]
+    launch += ["--rdzv_backend", "static", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    common = {**os.environ, "OMP_NUM_THREADS": "1"}
+    machines = [start(*launch, "--machine_rank", rank, recipe, *arguments, env=common) for rank in ("0", "1")]
+    return _ended_well(machines, timeout)
+
+
+def free_port() -> str:
+    """The number of a port that nothing listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2"}
-    common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": "2"}
-    ranks = [start(recipe, *arguments, env=common | {"RANK": rank, "LOCAL_RANK": rank}) for rank in ("0", "1")]
-    statuses = [rank.wait(timeout) for rank in ranks]
-    said, complained = ("".join(texts) for texts in zip(*(rank.said() for rank in ranks), strict=True))
+        return str(free.getsockname()[1])
+
+
+def _ended_well(processes, timeout: float) -> tuple[str, str]:
+    statuses = [process.wait(timeout) for process in processes]
+    said, complained = ("".join(texts) for texts in zip(*(process.said() for process in processes), strict=True))
     assert statuses == [0, 0], complained[-4000:]
     return said, complained
 
