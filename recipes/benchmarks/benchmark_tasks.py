@@ -81,14 +81,14 @@ class Run:
         self.work, self.tasks, self.left = work, tasks, set(range(tasks))
         self.seconds = self.megabytes = 0.0
 
-    def start(self, workers: int, seconds: float | None = None) -> bool:
-        """Runs the tasks that are left; returns False if they were killed after some seconds."""
-        waiting, running, start = sorted(self.left), {}, time.perf_counter()
+    def start(self, workers: int, is_moment: Callable[[], bool] | None = None) -> bool:
+        """Runs the tasks that are left; returns False if they were killed at a moment."""
+        waiting, running = sorted(self.left), {}
         while waiting or running:
             while waiting and len(running) < workers:
                 task = waiting.pop(0)
                 running[self._fork(task, self.tasks)] = task
-            if seconds is not None and time.perf_counter() - start > seconds:
+            if is_moment is not None and is_moment():
                 for process in running:
                     os.killpg(process, signal.SIGKILL)
                     os.waitpid(process, 0)
@@ -131,6 +131,19 @@ def digest(folder: Path) -> tuple[int, str]:
     return len(paths), content.hexdigest()
 
 
+def moment(folder: Path, files: int, delay: float) -> Callable[[], bool]:
+    """Whether a folder has a number of Parquet files since `delay` seconds."""
+    since = None
+
+    def is_moment() -> bool:
+        nonlocal since
+        if since is None and len(list(folder.rglob("[!.]*.parquet"))) >= files:
+            since = time.perf_counter()
+        return since is not None and time.perf_counter() - since >= delay
+
+    return is_moment
+
+
 def of_people(folder: Path, people: int) -> Path:
     """A folder with links to the recordings of the first people."""
     part = folder.with_name(f"{folder.name}_of_{people}")
@@ -161,20 +174,18 @@ def main(arguments: BenchmarkArguments) -> dict:
     shards.RECORDINGS_PER_SHARD = arguments.rows_per_shard
     folder, chance = Path(arguments.folder), random.Random(arguments.seed)
     output = folder.with_name(f"{folder.name}_output")
-    levels, killed, whole, walls = [], [], {}, {}
+    levels, killed, whole = [], [], {}
     for people in sorted({*arguments.people, arguments.killed_people}):
         source = of_people(folder, people)
         recordings = len(list(source.glob("*.skeleton")))
         shutil.rmtree(output, ignore_errors=True)
         for step, work in steps(arguments, source, output).items():
-            run, start = Run(work, arguments.tasks), time.perf_counter()
+            run = Run(work, arguments.tasks)
             run.start(1)
-            if people == arguments.killed_people:
-                walls[step] = time.perf_counter() - start
             run.finish()
             files, content = digest(output / step)
             if people == arguments.killed_people:
-                whole[step] = content
+                whole[step] = files, content
             used = {"processor_seconds": round(run.seconds, 1), "megabytes": round(run.megabytes)}
             levels.append({"step": step, "recordings": recordings, "files": files, **used})
             print(levels[-1], flush=True)
@@ -183,12 +194,12 @@ def main(arguments: BenchmarkArguments) -> dict:
         shutil.rmtree(output, ignore_errors=True)
         for step, work in steps(arguments, source, output).items():
             run, kills, files = Run(work, arguments.tasks), 0, []
-            for _ in range(arguments.kills):
-                kills += not run.start(workers, walls[step] * chance.uniform(0.1, 0.5) / min(workers, os.cpu_count()))
+            for count in sorted(chance.sample(range(whole[step][0] - 1), arguments.kills)):
+                kills += not run.start(workers, moment(output / step, count, chance.uniform(0, 2)))
                 files.append(digest(output / step)[0])
             run.start(workers)
             run.finish()
-            if digest(output / step)[1] != whole[step]:
+            if digest(output / step) != whole[step]:
                 raise SystemExit(
                     f"the Parquet files of {step} with {workers} workers differ from those of one worker."
                 )
