@@ -37,7 +37,6 @@ STEPS = {
     "prepare": ("action_llm_datasets.prepare:main", "--output"),
     "extract_features": ("action_llm_recipes.extract_features:cli", "--output_dir"),
     "encode_actions": ("action_llm_recipes.encode_actions:cli", "--output_dir"),
-    "evaluate_classifier": ("action_llm_recipes.evaluate_classifier:cli", "--output_dir"),
 }
 
 

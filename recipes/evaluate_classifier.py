@@ -22,15 +22,13 @@ also has the scores without. Temperatures are fitted on held-out subjects, so th
 Calibration error, likelihood and Brier score stand beside those of a perfectly calibrated model with the same probabilities.
 
 `--unseen true` is for classes that no stage was trained on (LLM-AR, Table 8): the prompt lists the classes of the test split,
-and the records of all stages are checked for them. Several processes share the recordings and give the same result as one, and
-so do the tasks of `cluster.py`. A run that was stopped resumes.
+and the records of all stages are checked for them. Several processes share the recordings and give the same result as one.
 """
 
 import dataclasses
 import hashlib
 import json
 import logging
-import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +41,6 @@ from action_llm_recipes.common.recognisers import load_for_sentences
 from action_llm_recipes.common.records import read_written
 from action_llm_recipes.common.setting_checks import check_at_least_one
 from action_llm_recipes.common.stage_records import check_unseen, training_record
-from action_llm_recipes.common.tasks import TaskArguments
 from action_llm_recipes.common.written_folders import check_recogniser, check_written_folder
 
 logger = logging.getLogger(__name__)
@@ -98,15 +95,10 @@ class EvaluationArguments:
 
 ARGUMENTS = (EvaluationArguments,)
 
-SENTENCES_PER_SHARD = 256
-# Subfolder of the shards of an evaluation that is not finished.
-UNFINISHED = ".scores"
-
 
 @writes_output_dir
-def main(arguments: EvaluationArguments, task: TaskArguments | None = None) -> dict | None:
-    """Evaluates a recogniser; returns the content of metrics.json, and None in all processes but the first. One of several
-    tasks scores its share of the sentences only."""
+def main(arguments: EvaluationArguments) -> dict | None:
+    """Evaluates a recogniser; returns the content of metrics.json, and None in all processes but the first."""
     import numpy as np
     import torch
     from accelerate import PartialState
@@ -116,11 +108,9 @@ def main(arguments: EvaluationArguments, task: TaskArguments | None = None) -> d
     from action_llm_recipes.common.evaluation_scores import EvaluationScores
     from action_llm_recipes.common.people import numbers_of_people, read_people
     from action_llm_recipes.common.run_folder import RunFolder, describe_hardware
-    from action_llm_recipes.common.shards import SplitShards
     from action_llm_recipes.common.split_evidence import check_evaluated, choose_split, count_test_evaluation
     from action_llm_recipes.metrics.calibration import scores_of, with_temperature
 
-    task = task or TaskArguments()
     # Without a GPU, accelerate sees the processes of a launch only if it is told to use the CPU.
     state = PartialState(cpu=not torch.cuda.is_available())
     run = RunFolder(arguments.output_dir)
@@ -139,25 +129,11 @@ def main(arguments: EvaluationArguments, task: TaskArguments | None = None) -> d
     evidence = check_evaluated(arguments.model, record, arguments.sentences, rows, split)
     check_tokens(rows, arguments.sentences, processor.num_action_tokens)
 
-    if inputs is None:  # other recognisers without a record may have left shards
-        if not task.is_whole:
-            raise ValueError(
-                f"{arguments.model} has no record.json, by which tasks know that they score the same model."
-            )
-        remove_unfinished(run, state)
-    shards = SplitShards(run.path / UNFINISHED / str(inputs), split, len(rows), SENTENCES_PER_SHARD)
     started = time.perf_counter()
-    missing = shards.missing(*task.share(state))
-    write_scores(missing, arguments, model, processor, rows)
-    # Not known if an earlier start, or tasks, have written some of the shards.
-    is_timed = list(missing) == shards.of_share(*task.share(state))
-    scoring_seconds = round(time.perf_counter() - started, 2) if is_timed else None
-    state.wait_for_everyone()
-    if not task.is_whole:
-        task.log([shards])
-    if not task.is_whole or not state.is_main_process:
+    log_probabilities = score_in_all_processes(arguments, model, processor, rows, state)
+    scoring_seconds = round(time.perf_counter() - started, 2)
+    if log_probabilities is None:
         return None
-    log_probabilities = read_scores(shards)
     of_originals = log_probabilities
     log_probabilities, first_rows = average_encodings(log_probabilities, rows["sample_id"])
     of_originals, rows = of_originals[first_rows], rows.select(first_rows)
@@ -196,7 +172,6 @@ def main(arguments: EvaluationArguments, task: TaskArguments | None = None) -> d
         test_evaluations=test_evaluations,
         inputs=inputs,
     )
-    shutil.rmtree(run.path / UNFINISHED)
     log_metrics(run, metrics, test_evaluations)
     return metrics
 
@@ -269,41 +244,31 @@ def check_classes(arguments: EvaluationArguments, record: dict, trained: list[st
         )
 
 
-def write_scores(missing: dict, arguments: EvaluationArguments, model, processor, rows):
+def score_in_all_processes(arguments: EvaluationArguments, model, processor, rows, state):
     """
-    Writes the scores of sentences as shards.
+    Scores of all sentences, each process scoring its share.
 
     Args:
-        missing: path of each shard → indices of its rows.
         arguments: of the recipe.
         model, processor: the recogniser.
-        rows: sentences.
-    """
-    from datasets import Features, List, Value
+        rows: sentences to score.
+        state (`accelerate.PartialState`): of the processes.
 
-    from action_llm_recipes.common.shards import write_shard
+    Returns:
+        What `score` returns for all rows in the first process, and None in the others.
+    """
+    import numpy as np
+    from accelerate.utils import gather_object
 
     list_classes = True if arguments.unseen and arguments.list_classes is None else arguments.list_classes
-    columns = Features({"log_probabilities": List(Value("float64"))})
-    for path, indices in missing.items():
-        scores = score(model, processor, rows.select(indices), list_classes, arguments.batch_size)
-        write_shard(path, {"log_probabilities": list(scores)}, columns, skipped=[])
-
-
-def read_scores(shards):
-    """The scores in all shards, as `score` returns them."""
-    import numpy as np
-    import pyarrow.parquet as pq
-
-    tables = [pq.read_table(path)["log_probabilities"].to_pylist() for path in shards.paths]
-    return np.array([scores for table in tables for scores in table])
-
-
-def remove_unfinished(run, state):
-    """Removes the shards of evaluations that did not finish, in the first process before the others go on."""
-    if state.is_main_process:
-        shutil.rmtree(run.path / UNFINISHED, ignore_errors=True)
-    state.wait_for_everyone()
+    own = list(range(state.process_index, len(rows), state.num_processes))
+    gathered = gather_object([(own, score(model, processor, rows.select(own), list_classes, arguments.batch_size))])
+    if not state.is_main_process:
+        return None
+    log_probabilities = np.full((len(rows), len(rows.features["label"].names)), np.nan)
+    for indices, scores in gathered:
+        log_probabilities[indices] = scores
+    return log_probabilities
 
 
 def average_encodings(log_probabilities, sample_ids):
@@ -584,8 +549,8 @@ def _range_over_people(metrics: dict) -> str:
 
 
 def cli():
-    """The command `action-llm-evaluate`, also of one of several tasks."""
-    launch(main, *ARGUMENTS, TaskArguments, resumes=True)
+    """The command `action-llm-evaluate`."""
+    launch(main, *ARGUMENTS)
 
 
 if __name__ == "__main__":

@@ -355,7 +355,7 @@ def _statistics(run: RowRun) -> dict[str, float]:
         # Without a GPU, the memory of the process also has the libraries and the stages before this one.
         if not sft["hardware"].startswith("CPU"):
             statistics["memory_gb"] = cost["peak_memory_gb"]
-    if evaluation.get("scoring_seconds") is not None:
+    if "scoring_seconds" in evaluation:
         sentences = evaluation["metrics"]["recordings"] * evaluation["metrics"]["encodings"]
         statistics["seconds_per_recording"] = evaluation["scoring_seconds"] / sentences
     return {name: round(value, 6) for name, value in statistics.items() if value is not None}

@@ -12,7 +12,7 @@ import pytest
 from tiny_features import extract
 
 from action_llm_datasets.folder_lock import writes_output_dir
-from action_llm_recipes import cluster, encode_actions, evaluate_classifier, extract_features
+from action_llm_recipes import cluster, encode_actions, extract_features
 from action_llm_recipes.common import shards
 from action_llm_recipes.common.tasks import Task, TaskArguments
 
@@ -154,24 +154,6 @@ def test_features_of_tasks_are_those_of_one_run(videos, backbone, tmp_path, monk
     assert shards_in(folders[1]) == expected
     splits = [json.loads((folder / "record.json").read_text())["splits"] for folder in folders]
     assert splits[0] == splits[1]
-
-
-def test_evaluations_by_tasks_are_those_of_one_run(recipes, tokenizer, sentences, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate_classifier, "SENTENCES_PER_SHARD", 4)
-    model = recipes.sft(tokenizer, sentences, tmp_path / "sft")
-    folders = tmp_path / "whole", tmp_path / "shared"
-    expected = recipes.evaluate(model, sentences, folders[0])
-    arguments = {"model": model, "sentences": sentences, "output_dir": str(folders[1]), "resamples": 50}
-    for task in (1, 0):
-        evaluate_classifier.main(evaluate_classifier.EvaluationArguments(**arguments), TaskArguments(task, 2))
-    assert len(shards_in(folders[1])) == 3 and not (folders[1] / "record.json").exists()
-    with monkeypatch.context() as patch:
-        patch.setattr(evaluate_classifier, "score", None)  # everything is scored
-        assert recipes.evaluate(model, sentences, folders[1]) == expected
-    contents = [(folder / "scores.safetensors").read_bytes() for folder in folders]
-    assert contents[0] == contents[1] and not shards_in(folders[1])
-    times = [json.loads((folder / "record.json").read_text())["scoring_seconds"] for folder in folders]
-    assert times[0] > 0 and times[1] is None
 
 
 # A step that is quick: each task appends its number to a file; `die` and `exit` are done once.
