@@ -53,13 +53,16 @@ def in_processes(
     pool = ProcessPoolExecutor(num_proc, multiprocessing.get_context("spawn"), partial(_begin, initializer), initargs)
     try:
         with _signals_blocked():  # the processes start here and inherit the mask
-            results = pool.map(work, jobs, chunksize=chunksize)
+            results = pool.map(partial(_run, work), jobs, chunksize=chunksize)
         yield results
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in set(multiprocessing.active_children()) - before:
+        workers = set(multiprocessing.active_children()) - before
+        for process in workers:
             with contextlib.suppress(OSError, ValueError, TypeError):  # the process has ended, or has not started
                 os.kill(process.pid, END)
+        for process in workers:  # the pool no longer waits for them
+            process.join()
         raise
     finally:
         pool.shutdown()
@@ -77,11 +80,22 @@ def _signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+class _End(SystemExit):
+    """Raised in a worker by `END`, so that it removes the files that it was writing."""
+
+
+def _run(work: Callable, job):
+    try:
+        return work(job)
+    except _End:
+        os._exit(1)  # the pool would go on with the next job
+
+
 def _begin(initializer: Callable | None, *initargs):
     """The start of a worker: it ends by `END` and with its parent."""
 
     def end(*_):
-        raise SystemExit(1)
+        raise _End(1)
 
     signal.signal(END, end)
     threading.Thread(target=_end_with_parent, daemon=True).start()
