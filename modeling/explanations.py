@@ -2,19 +2,20 @@
 
 Class probabilities are exact, so the contribution of a token is exact too: the class is scored again without it. The text is
 composed of contributions and of measured movements: of joints (`motion_narration`), or in the frames of a video
-(`video_motion`). No language model writes it.
+(`video_motion`). Rules write it, or a language model whose statements are checked (`written_reasons`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from .class_names import check_class_names
 from .token_lexicon import TokenEntry
+from .written_reasons import MeasuredFacts, Moment, ReasonWriter, WrittenReason
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,9 @@ class Explanation:
         text: The reason in English.
         description: What happens, as written by the language model if it was trained to describe recordings. The decision does
             not depend on it.
+        reason_by: Who wrote the reason in `text`.
+        written: What the `writer` wrote, and its statements, also if it was rejected; None without a writer, and if there was
+            nothing to write about.
     """
 
     label: str
@@ -65,6 +69,8 @@ class Explanation:
     evidence: list[TokenEvidence]
     text: str
     description: str = ""
+    reason_by: Literal["rules", "language model"] = "rules"
+    written: WrittenReason | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -88,6 +94,7 @@ def explain(
     lexicon: Sequence[TokenEntry] | None = None,
     label: str | None = None,
     name_tokens: bool = False,
+    writer: ReasonWriter | None = None,
 ) -> Explanation:
     """
     Explains the decision for an action sentence, or what speaks for another class: each word is left out in turn, and the class
@@ -116,9 +123,12 @@ def explain(
             rule or, if they are not described, the other classes in which they occur most.
         label (`str`, *optional*): The class to explain, by default the most likely one.
         name_tokens (`bool`): Whether the text names the tokens, in brackets.
+        writer ([`~written_reasons.ReasonWriter`], *optional*): A language model that rewords the reason for a skeleton. Its
+            text is used only if all of its statements are measured; else the reason is that by rules.
 
     Raises:
-        ValueError: If the model reads continuous latents, `num_reasons` is negative, or `label` is not in the class list.
+        ValueError: If the model reads continuous latents, `num_reasons` is negative, `label` is not in the class list, or there
+            is a `writer` without a recording of skeletons and `times`.
     """
     check_explains(model)
     names = processor.class_names
@@ -128,6 +138,8 @@ def explain(
         raise ValueError(f"num_reasons must be at least 0, got {num_reasons}.")
     action_ids = list(action_ids)
     narration = None if times is None else _narration(processor, recording)
+    if writer is not None and narration is None:
+        raise ValueError("writer: reasons are written from measured joints: pass a recording of skeletons, and times.")
     times = [(float("nan"), float("nan"))] * len(action_ids) if times is None else times
     if log_probabilities is None:
         (log_probabilities,) = class_log_probabilities(model, processor, [action_ids], class_names, list_classes)
@@ -150,8 +162,15 @@ def explain(
     is_sure = label is not None or probabilities[best] >= unsure_below
     lexicon = model.lexicon if lexicon is None else lexicon
     answer = _answer(names, probabilities, best, is_sure)
-    with _opened(processor, recording, fps) as video:
-        reason = _reason(names[best], evidence, num_reasons, narration, video, lexicon, name_tokens)
+    written = None
+    if writer is not None and narration.events and (moments := _moments(evidence, num_reasons, narration)):
+        written = writer.write(MeasuredFacts(names[best], moments, narration))
+    is_written = written is not None and written.is_supported
+    if is_written:
+        reason = f"{written.text}{_doubt(evidence)}"
+    else:
+        with _opened(processor, recording, fps) as video:
+            reason = _reason(names[best], evidence, num_reasons, narration, video, lexicon, name_tokens)
     return Explanation(
         names[best],
         probabilities[best],
@@ -160,6 +179,8 @@ def explain(
         evidence,
         f"{answer} {reason}".rstrip(),
         describe(model, processor, action_ids) if processor.explains else "",
+        "language model" if is_written else "rules",
+        written,
     )
 
 
@@ -335,35 +356,52 @@ def _reason(
     """What happened during the tokens that support a class most, in English, and how many tokens speak against it."""
     if not evidence:
         return "The sentence has a single token."
-    supporting = [token for token in evidence if token.contribution > 0]
-    against = sum(token.contribution < 0 for token in evidence)
-    doubt = ""
-    if 2 * against > len(evidence):
-        doubt = f" Most tokens ({against} of {len(evidence)}) speak against it."
-    if not supporting:
+    doubt = _doubt(evidence)
+    if evidence[0].contribution <= 0:
         return f"No single token supports it.{doubt}"
     if not num_reasons:
         return doubt.strip()
     is_skeleton = narration is not None and bool(narration.events)
     is_measured = is_skeleton or (video is not None and not np.isnan(evidence[0].start))
-    # Tokens of the same movement are named together.
-    groups: dict[str, list[TokenEvidence]] = {}
-    for token in sorted(supporting[:num_reasons], key=lambda token: token.place):
+
+    def meanwhile_of(token: TokenEvidence) -> str:
         if is_skeleton:
-            meanwhile = _movement(token, narration)
-        elif is_measured:
-            meanwhile = _change(token, video)
-        else:
-            meanwhile = _as_a_rule(token, label, lexicon)
-        groups.setdefault(meanwhile, []).append(token)
+            return _movement(token, narration)
+        return _change(token, video) if is_measured else _as_a_rule(token, label, lexicon)
+
     parts = []
-    for meanwhile, tokens in groups.items():
+    for meanwhile, tokens in _grouped(evidence, num_reasons, meanwhile_of).items():
         named = f" ({'; '.join(dict.fromkeys(_named(token, lexicon) for token in tokens))})" if name_tokens else ""
         when = _when(tokens, len(evidence))
         text = f"{meanwhile} {when}" if is_measured else f"{when}{f' ({meanwhile})' if meanwhile else ''}"
         parts.append(f"{text}{named}")
     subject = "the person " if is_skeleton else "" if is_measured else "what happens "
     return f"Strongest evidence: {subject}{_listed(parts)}.{doubt}"
+
+
+def _doubt(evidence: Sequence[TokenEvidence]) -> str:
+    """A sentence about the tokens that speak against a class, if most do; else empty."""
+    against = sum(token.contribution < 0 for token in evidence)
+    if 2 * against <= len(evidence):
+        return ""
+    return f" Most tokens ({against} of {len(evidence)}) speak against it."
+
+
+def _grouped(
+    evidence: Sequence[TokenEvidence], num_reasons: int, meanwhile_of: Callable[[TokenEvidence], str]
+) -> dict[str, list[TokenEvidence]]:
+    """The tokens that support a class most, in order of time; those of the same movement are named together."""
+    groups: dict[str, list[TokenEvidence]] = {}
+    supporting = [token for token in evidence if token.contribution > 0]
+    for token in sorted(supporting[:num_reasons], key=lambda token: token.place):
+        groups.setdefault(meanwhile_of(token), []).append(token)
+    return groups
+
+
+def _moments(evidence: Sequence[TokenEvidence], num_reasons: int, narration) -> list[Moment]:
+    """What the first person does during the tokens that support a class most."""
+    groups = _grouped(evidence, num_reasons, lambda token: _movement(token, narration))
+    return [Moment(movement, tuple(_spans(tokens))) for movement, tokens in groups.items()]
 
 
 def _change(token: TokenEvidence, video) -> str:
@@ -407,13 +445,18 @@ def _when(tokens: Sequence[TokenEvidence], num_tokens: int) -> str:
     if np.isnan(tokens[0].start):
         places = _listed([str(token.place + 1) for token in tokens])
         return f"in token{'s' if len(tokens) > 1 else ''} {places} of {num_tokens}"
-    spans: list[list[float]] = []
+    return f"from {_listed([f'{start:.1f} to {end:.1f}' for start, end in _spans(tokens)])} s"
+
+
+def _spans(tokens: Sequence[TokenEvidence]) -> list[tuple[float, float]]:
+    """The times of tokens, neighbours joined."""
+    spans: list[tuple[float, float]] = []
     for token in tokens:
         if spans and token.start - spans[-1][1] < 0.05:
-            spans[-1][1] = token.end
+            spans[-1] = (spans[-1][0], token.end)
         else:
-            spans.append([token.start, token.end])
-    return f"from {_listed([f'{start:.1f} to {end:.1f}' for start, end in spans])} s"
+            spans.append((token.start, token.end))
+    return spans
 
 
 def _listed(words: Sequence[str]) -> str:

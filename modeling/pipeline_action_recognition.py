@@ -39,7 +39,9 @@ from .pose_json_files import is_openpose_folder
 from .recording_files import RECORDING_SUFFIXES
 from .recording_parts import people_of
 from .recording_versions import check_versions_differ, version_arguments
+from .statement_checks import count_verdicts
 from .video_files import VIDEO_SUFFIXES, is_video
+from .written_reasons import ReasonWriter
 
 logger = logging.get_logger(__name__)
 
@@ -83,7 +85,9 @@ class ActionRecognitionPipeline(Pipeline):
     - `warnings`, a list of sentences, if there is reason to doubt the answer: implausible joints, an assumed frame rate, or a
       recording further from the model's tokens than 99 % of the recordings that it was evaluated on after training.
     - `reason`, with `explain=True`: an English text that says what happened during the tokens that support the label most; see
-      [`~explanations.explain`]. Models that were trained to describe recordings also give `description`.
+      [`~explanations.explain`]. Models that were trained to describe recordings also give `description`. With a `writer`,
+      `reason_by` is "language model" or "rules", and `statements` counts those of the language model, also of a rejected text:
+      `supported` by what was measured, `contradicted` by it, and `not checkable`, which are none of the measured facts.
     - `entropy`, with `return_entropy=True`: that of the scores of all classes, from 0 to 1. It is high for recordings that show
       none of the classes, as far as the scores tell (`recipes/evaluate_unknown.py` measures how far).
     - `person`, `start` and `end`, with `per_person=True`: the number of a person's track, and the seconds from the first to the
@@ -105,6 +109,10 @@ class ActionRecognitionPipeline(Pipeline):
             is meant for names that the model was not trained on, and harms others.
         explain, return_tokens, return_entropy (`bool`, defaults to `False`):
             Whether to return `reason`, `tokens` and `entropy`.
+        writer (`str` or [`~written_reasons.ReasonWriter`], *optional*):
+            With `explain` and a model of skeletons, a language model that rewords the reason: a repository, a folder, a GGUF
+            file, or `"smollm2"`. It must follow instructions. Its text is used if all of its statements are measured, at their
+            times and in their order; else the reason is that by rules.
         per_person (`bool`, defaults to `False`):
             Whether a model of skeletons recognises each person of a recording alone, whether a sensor saw them or a pose
             estimator. A recording then gives a list with the first of the dicts above for each person, in order of appearance.
@@ -147,6 +155,7 @@ class ActionRecognitionPipeline(Pipeline):
 
     def __init__(self, *args, **kwargs):
         self._pose_estimators: dict[str | None, PoseEstimator] = {}
+        self._writers: dict[str, ReasonWriter] = {}
         super().__init__(*args, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs):
@@ -160,6 +169,7 @@ class ActionRecognitionPipeline(Pipeline):
         candidate_labels: str | Sequence[str] | None = None,
         divide_by_prior: bool | None = None,
         explain: bool | None = None,
+        writer: str | ReasonWriter | None = None,
         return_tokens: bool | None = None,
         return_entropy: bool | None = None,
         calibrated: bool | None = None,
@@ -176,8 +186,8 @@ class ActionRecognitionPipeline(Pipeline):
         if unknown:
             raise TypeError(
                 f"the pipeline has no setting {unknown[0]!r}; it has top_k, candidate_labels, divide_by_prior, explain, "
-                "return_tokens, return_entropy, calibrated, unsure_below, per_person, versions, fps, pose, mirrored, on_error, "
-                "batch_size and num_workers."
+                "writer, return_tokens, return_entropy, calibrated, unsure_below, per_person, versions, fps, pose, mirrored, "
+                "on_error, batch_size and num_workers."
             )
         if top_k not in (None, _NOT_GIVEN) and not (isinstance(top_k, int) and top_k >= 1):
             raise ValueError(f"top_k must be an integer of at least 1, or None for all, got {as_written(top_k)}.")
@@ -213,6 +223,14 @@ class ActionRecognitionPipeline(Pipeline):
             raise ValueError(f"on_error must be 'raise' or 'return', got {as_written(on_error)}.")
         if not (pose is None or isinstance(pose, str) or callable(pose)):
             raise ValueError(f"pose must be a pose estimator or the name of one, got {as_written(pose)}.")
+        if not (writer is None or isinstance(writer, str) or hasattr(writer, "write")):
+            raise ValueError(
+                f"writer must be a ReasonWriter or the name of a language model, got {as_written(writer)}."
+            )
+        if writer is not None and not self._reads_skeletons:
+            raise ValueError(
+                "writer: this model reads videos, and a language model writes only about measured joints."
+            )
         for name, setting in (("pose", pose), ("mirrored", mirrored), ("per_person", per_person)):
             if setting and not self._reads_skeletons:
                 raise ValueError(f"{name}: this model reads videos, and neither estimates poses nor tracks people.")
@@ -231,6 +249,7 @@ class ActionRecognitionPipeline(Pipeline):
         forward = {
             "candidate_labels": candidate_labels,
             **flags,
+            "writer": writer,
             "unsure_below": unsure_below,
             "on_error": on_error,
         }
@@ -260,6 +279,9 @@ class ActionRecognitionPipeline(Pipeline):
             raise ValueError(
                 "divide_by_prior is for names that the model was not trained on: pass them as candidate_labels."
             )
+        if settings.get("writer") is not None and not settings.get("explain"):
+            raise ValueError("writer writes reasons: pass explain=True as well.")
+        self._writer(settings.get("writer"))
         if settings.get("candidate_labels") is not None:
             self._check_context(settings["candidate_labels"])
         check_versions_differ(self.processor.feature_extractor.to_dict(), settings.get("versions", 1), "versions")
@@ -385,6 +407,15 @@ class ActionRecognitionPipeline(Pipeline):
             self._pose_estimators[pose] = load_pose_estimator(pose)
         return self._pose_estimators[pose]
 
+    def _writer(self, writer: str | ReasonWriter | None) -> ReasonWriter | None:
+        """A writer unchanged, or that of a name, loaded once."""
+        if not isinstance(writer, str):
+            return writer
+        if writer not in self._writers:
+            self._writers[writer] = ReasonWriter.from_pretrained(writer)
+            self._writers[writer].llm.to(self.device)
+        return self._writers[writer]
+
     def _check_folder(self, folder: Path) -> None:
         """Raises `ValueError` for a folder, unless it contains frames: of a video, or of OpenPose, as this model reads."""
         names = sorted(os.listdir(folder))
@@ -462,6 +493,7 @@ class ActionRecognitionPipeline(Pipeline):
         candidate_labels: Sequence[str] | None = None,
         divide_by_prior: bool = False,
         explain: bool = False,
+        writer: str | ReasonWriter | None = None,
         return_tokens: bool = False,
         return_entropy: bool = False,
         calibrated: bool = True,
@@ -510,8 +542,12 @@ class ActionRecognitionPipeline(Pipeline):
                     list_classes=listed,
                     unsure_below=threshold,
                     probabilities=probabilities,
+                    writer=self._writer(writer),
                 )
                 decision["reason"] = reason.text
+                if writer is not None:
+                    decision["reason_by"] = reason.reason_by
+                    decision["statements"] = count_verdicts(reason.written.statements if reason.written else [])
                 if reason.description:
                     decision["description"] = reason.description
         return decisions

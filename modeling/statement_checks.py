@@ -25,20 +25,26 @@ TOGETHER, APART = 0.45, 0.8
 # Degrees that the trunk turns if somebody bends.
 BENT = 25.0
 
-# Subjects that share a verb, as in "the left arm and the legs are still", are not separated, nor are the two ways of a swing.
+# Subjects that share a verb, as in "the left arm and the legs are still", are not separated, nor are the two ways of a swing
+# or two times.
 _SENTENCE = re.compile(r"(?<=[.;!?])\s+")
 _CLAUSE = re.compile(
-    r",\s+(?:and\s+)?(?:then\s+)?|\s+(?:while|then)\s+"
-    r"|(?!(?<=\bup)\s+and\s+down\b|(?<=\bforward)s?\s+and\s+back|(?<=\bforwards)\s+and\s+back)"
-    r"\s+and(?:\s+then|\s+at the same time)?\s+(?!(?:the|his|her|their) (?:\w+ )?\w+ (?:is|are|stays?) )"
+    r"(:\s+|,\s+(?:and\s+)?(?:then\s+)?|\s+(?:while|then|because)\s+"
+    r"|(?!(?<=\bup)\s+and\s+down\b|(?<=\bforward)s?\s+and\s+back|(?<=\bforwards)\s+and\s+back"
+    r"|(?<=\d)\s+and\s+\d)"
+    r"\s+and(?:\s+then|\s+at the same time)?\s+(?!(?:the|his|her|their) (?:\w+ )?\w+ (?:is|are|stays?) ))"
 )
+# Words of a clause that is not later than the one before it in its sentence; words of a sentence that is later than the one
+# before.
+_MEANWHILE = re.compile(r"\b(?:while|at the same time|meanwhile)\b")
+_AFTERWARDS = re.compile(r"(?:then|next|finally|afterwards)\b")
 # A negation also holds for the next clauses of its sentence, up to one with a subject of its own.
 _NEGATION = re.compile(r"\b(?:not|never|no|none|nobody|nothing|neither|nor|without|cannot)\b|n['’]t\b")
 _SUBJECT = re.compile(r"(?:but|however|the|a|an|his|her|their|its|both|it|they|he|she)\b")
 # Words → the person whom this and the next clauses are about, None if they are several or unknown.
 _PERSON = re.compile(r"\b(?P<which>first|second|other|another|third|fourth|each|every|both|two) (?:people|persons?)\b")
 _PEOPLE = {"first": 0, "second": 1, "other": 1, "another": 1}
-_TIME = re.compile(r"(\d+(?:\.\d+)?)(?:\s*(?:to|-|–)\s*(\d+(?:\.\d+)?))?\s*s\b")
+_TIME = re.compile(r"(\d+(?:\.\d+)?)(?:\s*(?:to|and|-|–)\s*(\d+(?:\.\d+)?))?\s*s(?:ec(?:ond)?s?)?\b")
 _PART = re.compile(
     r"\b(?:(?:both|the|his|her|their|its|of)\s+)*(?P<side>left|right|both)?\s*"
     r"(?P<part>hands?|arms?|wrists?|foot|feet|legs?|knees?|hips?|body|trunk)\b"
@@ -90,6 +96,26 @@ class Statement:
     verdict: Verdict
 
 
+@dataclass(frozen=True)
+class Clause:
+    """A clause of a text.
+
+    Attributes:
+        text: Its words.
+        part: Side and part of the body, such as ("left", "hand"), that it names or that a pronoun stands for; None if there is
+            none. The side may be None.
+        person: Index of the person whom it is about; None if they are several or unknown.
+        is_negated: Whether it says what does not happen.
+        follows: Whether the text tells it as later than the clause before.
+    """
+
+    text: str
+    part: tuple[str | None, str] | None
+    person: int | None
+    is_negated: bool
+    follows: bool
+
+
 def check_statements(text: str, narration: MotionNarration) -> list[Statement]:
     """
     Checks a text against the measured motion of the people of a recording.
@@ -102,22 +128,35 @@ def check_statements(text: str, narration: MotionNarration) -> list[Statement]:
     Returns:
         The statements in the order of the text, a clause each. Those about people who were not measured are not checkable.
     """
-    statements, last, person = [], None, 0
+    statements = []
+    for clause in clauses_of(text):
+        is_measured = clause.person is not None and clause.person < len(narration.bodies)
+        verdict: Verdict = "not checkable"
+        if is_measured and not clause.is_negated:
+            verdict = _verdict(clause.text.lower(), clause.part, narration.bodies[clause.person])
+        statements.append(Statement(clause.text, verdict))
+    return statements
+
+
+def clauses_of(text: str) -> list[Clause]:
+    """The clauses of a text, in their order."""
+    clauses, last, person = [], None, 0
     for sentence in _SENTENCE.split(text):
-        is_negated = False
-        for clause in filter(None, (part.strip(" .,;!?") for part in _CLAUSE.split(sentence))):
-            lowered = clause.lower()
+        is_negated, follows = False, bool(_AFTERWARDS.match(sentence.lower()))
+        pieces = ["", *_CLAUSE.split(sentence)]  # each clause after what separates it from the one before
+        for separator, piece in zip(pieces[::2], pieces[1::2], strict=True):
+            if not (piece := piece.strip(" .,;:!?")):
+                continue
+            lowered = piece.lower()
             named = _PART.search(_PLACE.sub(" ", lowered))
             last = (named["side"], named["part"]) if named else last if _PRONOUN.search(lowered) else None
             if people := _PERSON.search(lowered):
                 person = _PEOPLE.get(people["which"])
             is_negated = bool(_NEGATION.search(lowered)) or (is_negated and not _SUBJECT.match(lowered))
-            is_measured = person is not None and person < len(narration.bodies)
-            verdict: Verdict = "not checkable"
-            if is_measured and not is_negated:
-                verdict = _verdict(lowered, last, narration.bodies[person])
-            statements.append(Statement(clause, verdict))
-    return statements
+            follows = follows and not _MEANWHILE.search(f"{separator} {lowered}")
+            clauses.append(Clause(piece, last, person, is_negated, follows))
+            follows = True
+    return clauses
 
 
 def count_verdicts(statements: list[Statement]) -> dict[str, int]:
@@ -227,4 +266,4 @@ def _at_height(heights: np.ndarray, zone: str | None) -> float:
     return _decreasing(distance, 0.2, 0.6)
 
 
-__all__ = ["Statement", "check_statements", "count_verdicts"]
+__all__ = ["Clause", "Statement", "check_statements", "clauses_of", "count_verdicts"]

@@ -399,3 +399,31 @@ def test_memory_of_the_papers_settings_is_counted():
     rows = {"b": qlora | {"state_gb": 8.0}, "a": lora | {"state_gb": 8.0}}
     page = count_memory.page(rows)
     assert "| 8.0 | 8.0 | 8.0 | 8.0 |" in page and "| 8.0 | 2.0 | 1.0 | 0.2 |" in page
+
+
+def test_written_reasons_are_counted(recipes, tmp_path, monkeypatch):
+    """A writer that repeats what was measured, and one that says what was not."""
+    from action_llm.written_reasons import ReasonWriter
+    from action_llm_recipes.benchmarks import measure_written_reasons
+
+    class Fake(ReasonWriter):
+        def __init__(self):
+            self.told = []
+
+        def generate(self, facts):
+            self.told.append(facts)
+            moment = facts.rpartition("Evidence: ")[2].split(";")[0]
+            return f"The person {moment}." if len(self.told) % 2 else "The person jumps over a fence."
+
+    writer = Fake()
+    monkeypatch.setattr(ReasonWriter, "from_pretrained", lambda name: writer)
+    arguments = measure_written_reasons.WrittenReasonArguments("me/x", output=str(tmp_path / "reasons"), count=6)
+    record = measure_written_reasons.main(arguments, recipes.data())
+    reasons = record["reasons"]
+    assert len(reasons) == len(writer.told) == 6
+    assert [reason["accepted"] for reason in reasons] == [True, False] * 3
+    assert all(reason["narrator"]["supported"] for reason in reasons)
+    page = (tmp_path / "reasons.md").read_text()
+    assert page.startswith("6 reasons by me/x (simulated-xsub, split test): 3 accepted, 3 rejected")
+    assert "3 of the accepted ones give a time" in page and "| of the language model | 3 |" in page
+    assert page.count("→ The person jumps over a fence.") == 3
