@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from accelerate import DistributedType
 from datasets import Dataset
 from safetensors import safe_open
 from transformers import AutoModel
@@ -71,7 +72,7 @@ def test_the_hours_of_a_run_count_a_fraction_of_an_epoch_as_transformers_does(mo
     trainer = SimpleNamespace(
         model=torch.nn.Linear(2, 2),
         args=SimpleNamespace(max_steps=-1, num_train_epochs=1.5, gradient_accumulation_steps=2),
-        accelerator=SimpleNamespace(num_processes=1),
+        accelerator=SimpleNamespace(num_processes=1, distributed_type=DistributedType.NO),
         get_train_dataloader=lambda: range(5),  # three steps
     )
     assert run_cost.report_cost(trainer, "model")["hours"] == 5
