@@ -210,7 +210,8 @@ def main(arguments: ChoiceArguments) -> dict:
         write_page(page, arguments, choice, results)
 
     failures = {
-        f"{run.row.title} on {runs[run]}": reason for run, reason in run_rows(missing, jobs, on_finished).items()
+        f"{run.row.title} on {runs[run]}, seed {run.seed}": reason
+        for run, reason in run_rows(missing, jobs, on_finished).items()
     }
     failures |= measure(arguments, choice, runs, results, jobs)
     write_page(page, arguments, choice, results)
@@ -523,11 +524,15 @@ def walk_table(results: Results, sets: list[str], candidate: str) -> list[str]:
         if not results.accuracies(name, candidate):
             continue
         num_seeds = len(results.accuracies(name, candidate))
-        cells = [mean_and_range(results.best_baseline(name))]
+        # Kernel ridge depends on no seed, so the baselines are counted together.
+        measured = [(results.best_baseline(name), results.num_baseline_seeds(name))]
         for step in steps:
             accuracies = results.accuracies(name, candidate, step)
-            fewer = f", {len(accuracies)} of {num_seeds} seeds" if 0 < len(accuracies) < num_seeds else ""
-            cells.append(mean_and_range(accuracies) + fewer)
+            measured.append((accuracies, len(accuracies)))
+        cells = [
+            mean_and_range(accuracies) + (f", {count} of {num_seeds} seeds" if 0 < count < num_seeds else "")
+            for accuracies, count in measured
+        ]
         cells.append(str(num_seeds))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     header = ["best raw", *steps.values(), "seeds"]

@@ -266,7 +266,6 @@ def report(result: dict) -> str:
         "# Load test of the server",
         "",
         f"`action-llm-serve` on the loopback interface: {result['hardware']}, shared by server and clients "
-        f""
         f"(load average before the test: {result['load_average']:g}). {result['recordings']} recordings of "
         f"{result['median_kilobytes']:.0f} kB (median); at most {result['max_requests']} requests at the same time.",
         "",

@@ -12,7 +12,14 @@ from table_rows import run_here
 from action_llm_datasets.names import check_protocol
 from action_llm_recipes import choose_settings
 from action_llm_recipes.baselines import run_baselines
-from action_llm_recipes.choose_settings import ChoiceArguments, Results, mean_and_range, mean_ranks, read_choice
+from action_llm_recipes.choose_settings import (
+    ChoiceArguments,
+    Results,
+    mean_and_range,
+    mean_ranks,
+    read_choice,
+    walk_table,
+)
 
 ROOT = Path(__file__).parents[2]
 CHOICES, PAGES = sorted((ROOT / "recipes" / "choices").glob("*.yaml")), ROOT / "model_cards" / "results"
@@ -132,6 +139,17 @@ def test_the_best_baseline_has_the_best_mean(tmp_path):
     assert results.best_baseline("one") == [0.7, 0.65] and results.num_baseline_seeds("one") == 2
     assert mean_and_range(results.best_baseline("one")) == "67.5 (65.0–70.0)"
     assert mean_and_range([0.6]) == "60.0" and mean_and_range([]) == ""
+
+
+def test_the_table_tells_which_cells_have_fewer_seeds(tmp_path):
+    results = results_with(tmp_path, {"one": {"a": [0.5, 0.6]}})
+    results.content["sets"]["one"]["a"]["0"]["walk"] = {"codes": 0.4}
+    for baselines, cell in (([0.7], "70.0, 1 of 2 seeds"), ([0.7, 0.6], "65.0 (60.0–70.0)")):
+        results.add_baselines("one", {"kernel_ridge": [0.3], "graph": baselines})
+        assert (
+            walk_table(results, ["one"], "a")[-1]
+            == f"| one | {cell} |  | 40.0, 1 of 2 seeds |  | 55.0 (50.0–60.0) | 2 |"
+        )
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
