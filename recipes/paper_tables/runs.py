@@ -171,7 +171,7 @@ def _stage_folders(table: Table, dataset: str, options: dict, folder: Path) -> d
     for stage in STAGES:
         if stage not in (*files, "encode", "evaluation") or (stage == "backbone" and not trains_encoder):
             continue
-        # A setting counts alike in the YAML file and beside it.
+        # It does not matter whether the YAML file or an option has a setting.
         settings = (files.get(stage) or {}) | {
             name.partition(".")[2]: value for name, value in options.items() if name.startswith(f"{stage}.")
         }
