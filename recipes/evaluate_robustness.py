@@ -11,13 +11,14 @@ depth, with missing joints, with noise, and turned, so that the body hides joint
 accuracies, `robustness.png` the curves, and `metrics.json` both with intervals. Beside the recognisers stands kernel ridge on
 raw joints, trained on complete recordings.
 
-With several models, their curves share the picture; `--names` says what they are called. A recording that cannot be read counts
-as a mistake. A recogniser that was trained without the held-out subjects is evaluated on them, any other on the test split.
+With several models, their curves share the picture; `--names` says what they are called. Models of the same name are seeds of
+one, and the page has their mean and range. A recording that cannot be read counts as a mistake. A recogniser that was trained
+without the held-out subjects is evaluated on them, any other on the test split.
 """
 
-import dataclasses
 import json
 import logging
+import statistics
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -39,7 +40,8 @@ class RobustnessArguments:
     models: list[str] = field(metadata={"help": "folders or Hub repositories of recognisers of the same classes"})
     output_dir: str = field(metadata={"help": "folder for robustness.md, robustness.png and metrics.json"})
     names: list[str] | None = field(
-        default=None, metadata={"help": "names of the recognisers in the picture; by default their paths"}
+        default=None,
+        metadata={"help": "a name for each model; models of the same name are seeds of one. By default their paths"},
     )
     split: Literal["test", "held_out"] | None = field(
         default=None,
@@ -53,8 +55,12 @@ class RobustnessArguments:
     def __post_init__(self):
         check_at_least_one(self, "encodings", "batch_size")
         self.names = self.names or list(self.models)
-        if len(self.names) != len(self.models) or len(set(self.names)) < len(self.names):
-            raise ValueError(f"--names must be a different name for each of --models, got {' '.join(self.names)}.")
+        if len(self.names) != len(self.models):
+            raise ValueError(f"--names must be a name for each of --models, got {' '.join(self.names)}.")
+        if BASELINE in self.names:
+            raise ValueError(f"--names: {BASELINE!r} is the name of the baseline.")
+        if len(set(self.models)) < len(self.models):
+            raise ValueError(f"--models must differ from each other, got {' '.join(self.models)}.")
         for model in self.models:
             check_recogniser(model)
 
@@ -75,7 +81,6 @@ def main(arguments: RobustnessArguments, data: DataArguments) -> dict:
     from action_llm_recipes.common.run_folder import RunFolder
     from action_llm_recipes.common.split_evidence import choose_split, count_test_evaluation
     from action_llm_recipes.common.stage_records import training_record
-    from action_llm_recipes.metrics.action_classification.classification_scores import wilson_interval
     from action_llm_recipes.metrics.plots import plot_robustness
     from action_llm_recipes.robustness.conditions import conditions
     from action_llm_recipes.robustness.readers import JointReader, RecogniserReader
@@ -90,20 +95,16 @@ def main(arguments: RobustnessArguments, data: DataArguments) -> dict:
         check_recordings(*recogniser, data, rows, split) for recogniser in zip(arguments.models, records, strict=True)
     ]
     train = without_held_out(dataset["train"], split == "held_out")
-    readers = {BASELINE: JointReader(train, load_feature_extractor(arguments.models[0]))}
+    readers = {BASELINE: [JointReader(train, load_feature_extractor(arguments.models[0]))]}
     for name, model in zip(arguments.names, arguments.models, strict=True):
-        readers[name] = RecogniserReader(model, arguments.encodings, arguments.batch_size)
+        readers.setdefault(name, []).append(RecogniserReader(model, arguments.encodings, arguments.batch_size))
 
     labels, results = np.array(rows["label"]), {}
     for condition in progress(conditions(get_layout(rows[0]["layout"])), "conditions", "conditions"):
         changed = [condition(row) for row in rows.with_format("numpy")]
-        entry = {}
-        for name, reader in readers.items():
-            scores = reader.scores(changed)
-            is_read = np.isfinite(scores).all(1)
-            correct = (scores.argmax(1) == labels) & is_read
-            interval = dataclasses.asdict(wilson_interval(correct.mean(), len(correct)))
-            entry[name] = {"accuracy": interval.pop("estimate"), **interval, "unread": int((~is_read).sum())}
+        entry = {
+            name: summary([reader.scores(changed) for reader in seeds], labels) for name, seeds in readers.items()
+        }
         results.setdefault(condition.group, {})[condition.level] = entry
     metrics = {"dataset": data.protocol(), "split": split, "recordings": len(rows), "conditions": results}
     write_atomically(run.path / "metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
@@ -116,6 +117,35 @@ def main(arguments: RobustnessArguments, data: DataArguments) -> dict:
     run.log_finished("Robustness", f"{len(rows)} recordings of {split}")
     logger.info("\n%s\n  in %s", page(metrics), run.path)
     return metrics
+
+
+def summary(scores_of_seeds: list, labels) -> dict:
+    """
+    The accuracy of a recogniser under a condition.
+
+    Args:
+        scores_of_seeds: scores float64 (N, classes) of each seed; NaN for recordings that cannot be read.
+        labels: int (N,).
+
+    Returns:
+        `accuracy`, the mean over seeds; `low` and `high`, their range, or the 95 % interval over recordings of a single seed;
+        `unread`, the most recordings that a seed could not read; with several seeds also `seeds`, their accuracies.
+    """
+    import numpy as np
+
+    from action_llm_recipes.metrics.action_classification.classification_scores import wilson_interval
+
+    is_read = [np.isfinite(scores).all(1) for scores in scores_of_seeds]
+    accuracies = [
+        float(((scores.argmax(1) == labels) & read).mean())
+        for scores, read in zip(scores_of_seeds, is_read, strict=True)
+    ]
+    unread = max(int((~read).sum()) for read in is_read)
+    if len(accuracies) == 1:
+        interval = wilson_interval(accuracies[0], len(labels))
+        return {"accuracy": accuracies[0], "low": interval.low, "high": interval.high, "unread": unread}
+    mean, low, high = statistics.mean(accuracies), min(accuracies), max(accuracies)
+    return {"accuracy": mean, "low": low, "high": high, "unread": unread, "seeds": accuracies}
 
 
 def check_recordings(model: str, record: dict, data: DataArguments, rows, split: str):
@@ -158,8 +188,8 @@ def page(metrics: dict) -> str:
     lines = [
         f"# Robustness on {metrics['dataset']}",
         "",
-        f"Top-1 accuracies in per cent of {metrics['recordings']} recordings ({metrics['split']}), and the difference to "
-        "complete recordings in points.",
+        f"Top-1 accuracies in per cent of {metrics['recordings']} recordings ({metrics['split']}), the range over seeds where "
+        "there are several, and the difference to complete recordings in points.",
         "",
         "| recordings | " + " | ".join(names) + " |",
         "| --- |" + " ---: |" * len(names),
@@ -170,8 +200,10 @@ def page(metrics: dict) -> str:
             for name in names:
                 accuracy, whole = entry[name]["accuracy"], complete[name]["accuracy"]
                 cell = f"{100 * accuracy:.1f}"
+                if "seeds" in entry[name]:
+                    cell += f" ({100 * entry[name]['low']:.1f}–{100 * entry[name]['high']:.1f})"
                 if group != "complete":
-                    cell += f" ({100 * (accuracy - whole):+.1f})".replace("-", "−")
+                    cell += f", {100 * (accuracy - whole):+.1f}".replace("-", "−")
                 if entry[name]["unread"]:
                     cell += f", {entry[name]['unread']} not read"
                 cells.append(cell)

@@ -119,8 +119,32 @@ def test_the_recipe(recipes, tokenizer, sentences, rendered, tmp_path):
     page = (tmp_path / "robustness" / "robustness.md").read_text()
     assert "| turned: 45° |" in page and "−" in page
     assert (tmp_path / "robustness" / "robustness.png").stat().st_size > 10_000
-    with pytest.raises(ValueError, match="a different name for each"):
-        evaluate_robustness.RobustnessArguments(models=[model, model], output_dir="x")
+    for wrong, names in (
+        ("a name for each", ["ours", "theirs"]),
+        ("name of the baseline", [evaluate_robustness.BASELINE]),
+    ):
+        with pytest.raises(ValueError, match=wrong):
+            evaluate_robustness.RobustnessArguments(models=[model], output_dir="x", names=names)
+    with pytest.raises(ValueError, match="must differ"):
+        evaluate_robustness.RobustnessArguments(models=[model, model], output_dir="x", names=["a", "b"])
+
+
+def test_models_of_one_name_are_seeds():
+    """Mean and range, and recordings that cannot be read are mistakes of each seed."""
+    labels, right = np.array([0, 1, 1, 0]), np.array([[2.0, 1], [1, 2], [1, 2], [2, 1]])
+    half = right.copy()
+    half[0], half[1] = np.nan, [2, 1]
+    found = evaluate_robustness.summary([right, half], labels)
+    assert found == {"accuracy": 0.75, "low": 0.5, "high": 1.0, "unread": 1, "seeds": [1.0, 0.5]}
+    single = evaluate_robustness.summary([half], labels)
+    assert single["low"] < single["accuracy"] == 0.5 < single["high"] and "seeds" not in single
+    results = {
+        "complete": {"": {"ours": found}},
+        "noise": {"2 cm": {"ours": evaluate_robustness.summary([half, half], labels)}},
+    }
+    page = evaluate_robustness.page({"dataset": "d", "recordings": 4, "split": "test", "conditions": results})
+    assert "| complete | 75.0 (50.0–100.0), 1 not read |" in page
+    assert "| noise: 2 cm | 50.0 (50.0–50.0), −25.0, 1 not read |" in page
 
 
 def test_recordings_that_were_trained_on_are_refused(recipes, tokenizer, sentences, tmp_path):
