@@ -5,8 +5,9 @@
 
 Speed is in frames per second of processor time; decoding alone stands beside it. `--skeletons` are recordings of the same
 people and frames by another sensor. Both are compared in its layout (`joint_mapping`): joints from the middle of the hips,
-after one rotation and one scale per recording, and with people paired so that the distance is least. Writes `OUTPUT.json` and a
-page, `OUTPUT.md`.
+after one rotation and one scale per recording, and with people paired so that the distance is least. With `--model`, a
+recogniser reads both, in three dimensions and as two-dimensional `coco17`, and the page says how far its class probabilities
+differ. Writes `OUTPUT.json` and a page, `OUTPUT.md`.
 """
 
 import itertools
@@ -37,8 +38,13 @@ class BenchmarkArguments:
     mirrored: bool = field(
         default=False, metadata={"help": "the videos are mirror images, as those of Kinect (NTU RGB+D)"}
     )
+    model: str | None = field(
+        default=None, metadata={"help": "a recogniser of skeletons that reads the estimates and --skeletons"}
+    )
 
     def __post_init__(self):
+        if self.model and not self.skeletons:
+            raise ValueError("--model reads estimates and skeletons of the same people: add --skeletons.")
         if self.skeletons and len(self.skeletons) != len(self.videos):
             raise ValueError(
                 f"--skeletons: expected a file for each of the {len(self.videos)} videos, got {len(self.skeletons)}."
@@ -53,8 +59,10 @@ def main(arguments: BenchmarkArguments) -> dict:
     from action_llm.pose_estimators import NobodySeenError, load_pose_estimator
     from action_llm.recording_files import read_recording
     from action_llm_recipes.benchmarks.results import write_results
+    from action_llm_recipes.hub.demo import load_pipeline
 
     estimator = load_pose_estimator(arguments.pose, arguments.pose_model, arguments.max_people)
+    recogniser = arguments.model and load_pipeline(arguments.model)
     rows = []
     for number, video in enumerate(arguments.videos):
         frames, decoding = decode(video)
@@ -68,7 +76,10 @@ def main(arguments: BenchmarkArguments) -> dict:
         row["with_people"] = 0 if recording is None else int(recording.present.any(1).sum())
         row["with_two_people"] = 0 if recording is None else int((recording.present.sum(1) > 1).sum())
         if arguments.skeletons and recording is not None:
-            row |= distance_from(recording, read_recording(arguments.skeletons[number]))
+            other = read_recording(arguments.skeletons[number])
+            row |= distance_from(recording, other)
+            if recogniser:
+                row["read_as"] = read_both(recogniser, recording, other)
         rows.append(row)
     record = {
         "estimator": estimator.name,
@@ -144,6 +155,43 @@ def distance_from(recording, other) -> dict:
     }
 
 
+def read_both(recogniser, estimated, sensed) -> dict[str, dict]:
+    """
+    What a recogniser reads in the recordings of an estimator and of a sensor.
+
+    Args:
+        recogniser: pipeline of a model of skeletons.
+        estimated, sensed: the recordings, in three dimensions.
+
+    Returns:
+        "as they are" and "coco17" (in two dimensions) → `estimated` and `sensed`, each the most probable class and its
+        probability, and `total_variation`, half the sum of the absolute differences of the class probabilities, from 0 to 1.
+    """
+    recordings = [estimated, sensed]
+    result = {}
+    for layout, of_layout in {"as they are": recordings, "coco17": list(map(as_coco17, recordings))}.items():
+        first, second = (recogniser(recording, top_k=None) for recording in of_layout)
+        probabilities = [{answer["label"]: answer["score"] for answer in answers} for answers in (first, second)]
+        result[layout] = {
+            "estimated": [first[0]["label"], first[0]["score"]],
+            "sensed": [second[0]["label"], second[0]["score"]],
+            "total_variation": sum(abs(probabilities[0][name] - probabilities[1][name]) for name in probabilities[0])
+            / 2,
+        }
+    return result
+
+
+def as_coco17(recording) -> dict:
+    """A recording as the row that a pose estimator of COCO's 17 joints in two dimensions would give."""
+    from action_llm.skeleton_layouts import get_layout
+    from action_llm_recipes.robustness.conditions import conditions
+
+    fields = {name: getattr(recording, name) for name in ("keypoints", "layout", "fps")}
+    row = fields | {"shape": recording.keypoints.shape, "sample_id": recording.source}
+    (flat,) = (condition for condition in conditions(get_layout(recording.layout)) if condition.level == "coco17")
+    return flat(row)
+
+
 def page(record: dict) -> str:
     """The results as a page in Markdown."""
     compared = any("distance_cm" in row for row in record["videos"])
@@ -169,6 +217,19 @@ def page(record: dict) -> str:
             for row in record["videos"]
             if (of_joints := row.get("distance_cm_of_joints"))
         ]
+    if any("read_as" in row for row in record["videos"]):
+        lines += [
+            "",
+            "What one recogniser reads: its most probable class, and the difference of the probabilities of all classes (total "
+            "variation, from 0 to 1):",
+            "",
+            "| video | joints | from the estimate | from the sensor | difference |",
+            "| --- | --- | --- | --- | ---: |",
+        ]
+    for row in record["videos"]:
+        for layout, read in row.get("read_as", {}).items():
+            answers = [f"{label} ({100 * score:.0f} %)" for label, score in (read["estimated"], read["sensed"])]
+            lines.append(f"| {row['video']} | {layout} | {' | '.join(answers)} | {read['total_variation']:.2f} |")
     return "\n".join(lines) + "\n"
 
 

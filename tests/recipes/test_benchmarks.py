@@ -284,6 +284,30 @@ def test_distance_from_another_sensor_is_that_of_joints_after_rotation_scale_and
     assert np.isnan(distance_from(alone, other)["distance_cm"])
 
 
+def test_what_a_recogniser_reads_in_an_estimate_and_in_the_recording_of_a_sensor():
+    from action_llm_recipes.benchmarks.benchmark_pose import read_both
+
+    sensed = recording([(0, person(20))])
+    estimated = recording([(0, person(20, seed=1))])
+    read = []
+
+    def recognise(of, top_k):
+        """Says "wave" with a probability that depends on who is seen."""
+        assert top_k is None
+        read.append(of if isinstance(of, dict) else vars(of))
+        is_estimated = len(read) % 2 == 1
+        answers = [{"label": "wave", "score": 0.9}, {"label": "sit", "score": 0.1}]
+        return [{"label": "sit", "score": 0.7}, {"label": "wave", "score": 0.3}] if is_estimated else answers
+
+    found = read_both(recognise, estimated, sensed)
+    assert [one["layout"] for one in read] == ["kinect25", "kinect25", "coco17", "coco17"]
+    assert read[0]["keypoints"] is estimated.keypoints and read[1]["keypoints"] is sensed.keypoints
+    assert not read[2]["keypoints"].reshape(-1, 3)[:, 2].any(), "no depth"
+    for layout in ("as they are", "coco17"):
+        assert found[layout]["estimated"] == ["sit", 0.7] and found[layout]["sensed"] == ["wave", 0.9]
+        assert found[layout]["total_variation"] == pytest.approx(0.6)
+
+
 def test_device_check_with_tiny_sizes(tmp_path, capsys):
     """On a CPU everything passes, and the page gives no times. The other checks have tests of their own."""
     from action_llm_recipes.benchmarks import device_check
