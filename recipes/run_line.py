@@ -20,9 +20,12 @@ centre; `--features.fit pad` keeps the whole frame. It is slower than the small 
 
 The plan of stages, steps and times is shown before training starts. Run the same command again to resume an interrupted run.
 
-The default settings are for 200 training recordings or more. With n < 200 of them, each stage takes n / 200 of its steps, and
-at least a tenth. If some are held out (marked by `--validation` in a folder), they are not trained on, and stage 2 stops early
-when the loss on them no longer falls. Settings from your own YAML files are not changed.
+The default settings are for 200 to 1,000 training recordings. With n < 200 of them, each stage takes n / 200 of its steps, and
+at least a tenth; with n > 1,000, n / 1,000 times its steps, so that each recording is seen as often as one of 1,000. Settings
+from your own YAML files are not changed.
+
+With n < 200, recordings that are held out (marked by `--validation` in a folder) are not trained on, and stage 2 stops early
+when the loss on them no longer falls.
 
 Recordings that are held out also calibrate the recogniser (`calibrate.py`): its probabilities get a temperature.
 
@@ -421,7 +424,7 @@ def fit_to_recordings(
     splits,
 ) -> tuple[dict[str, dict], RecordingCounts]:
     """
-    Adapts default settings to the number of recordings: fewer steps for few of them, and early stopping where it is chosen.
+    Adapts default settings to the number of recordings: their steps, and early stopping where it is chosen.
 
     Args:
         arguments, data: of the recipe.

@@ -1,4 +1,4 @@
-"""Settings of the stages: read from YAML files and the command line, and adapted to few recordings and to early stopping."""
+"""Settings of the stages: from YAML files and the command line, adapted to the number of recordings and to early stopping."""
 
 import dataclasses
 import logging
@@ -13,8 +13,9 @@ from action_llm_recipes.pipeline.stages import STAGES, classes_of, recipe_of
 logger = logging.getLogger(__name__)
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-# The default settings are for at least this many training recordings. With fewer, steps are scaled down, at most to this share.
-FEW_RECORDINGS, LEAST_SHARE = 200, 0.1
+# The default steps are for numbers of training recordings between these two. Fewer recordings take fewer steps, at least this
+# share; more take more, so that each is seen as often as one of the larger number.
+FEW_RECORDINGS, MANY_RECORDINGS, LEAST_SHARE = 200, 1000, 0.1
 SCALED = ("max_steps", "warmup_steps", "lr_drop_step", "save_steps", "logging_steps")
 # Early stopping: number of evaluations on held-out recordings in a full training, and how many without improvement end it.
 EVALUATIONS, PATIENCE = 10, 3
@@ -103,8 +104,9 @@ def read_overrides(overrides: dict[str, dict], settings: dict[str, dict]) -> dic
 
 
 def scale_steps(settings: dict, recordings: int) -> dict:
-    """The settings of a stage with fewer steps for fewer than `FEW_RECORDINGS` training recordings."""
-    share = max(min(recordings / FEW_RECORDINGS, 1), LEAST_SHARE)
+    """The settings of a stage with the steps for a number of training recordings: fewer below `FEW_RECORDINGS`, and more above
+    `MANY_RECORDINGS`."""
+    share = max(min(recordings / FEW_RECORDINGS, 1), LEAST_SHARE, recordings / MANY_RECORDINGS)
     if share == 1:
         return settings
     # A warm-up below 1 is a share of all steps.

@@ -262,7 +262,7 @@ def shipped(stage: str) -> dict:
     return yaml.safe_load((CONFIGS / "llm_ar" / f"small_{stage}.yaml").read_text())
 
 
-@pytest.mark.parametrize("recordings", [200, 227, 284, 323, 431, 20_000])
+@pytest.mark.parametrize("recordings", [200, 227, 284, 323, 431, 516, 1000])
 def test_the_settings_of_published_runs_stay(recordings):
     """UTD-MHAD and MSR Action3D, with and without their held-out recordings."""
     from action_llm_recipes.pipeline.settings import scale_steps
@@ -271,7 +271,7 @@ def test_the_settings_of_published_runs_stay(recordings):
         assert scale_steps(shipped(stage), recordings) == shipped(stage)
 
 
-def test_fewer_recordings_take_fewer_steps():
+def test_fewer_recordings_take_fewer_steps_and_more_take_more():
     from action_llm_recipes.pipeline.settings import scale_steps
 
     changed = {"max_steps", "warmup_steps", "save_steps", "logging_steps"}
@@ -291,6 +291,7 @@ def test_fewer_recordings_take_fewer_steps():
         2686,
         2700,
     ]
+    assert [scale_steps(settings, count)["max_steps"] for count in (1_001, 1_500, 40_320)] == [2703, 4050, 108_864]
     # A warm-up that is a share of the steps stays the same.
     assert scale_steps({"max_steps": 100, "warmup_steps": 0.1}, 100) == {"max_steps": 50, "warmup_steps": 0.1}
 
