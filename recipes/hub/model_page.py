@@ -20,7 +20,7 @@ from action_llm import __version__
 from action_llm.calibration import CALIBRATION, read_calibration
 from action_llm.escaping import markdown, markdown_code
 from action_llm.model_files import ModelFileError, read_field, read_json_object
-from action_llm_datasets.names import METRICS
+from action_llm_datasets.names import METRICS, protocol_names
 from action_llm_recipes.common.joined_data_sets import titles_in
 from action_llm_recipes.common.paper_settings import PAPER_OF, departures
 from action_llm_recipes.common.records import read_record, required
@@ -36,20 +36,26 @@ TEMPLATE = Path(__file__).with_suffix(".md")
 # Packages that torch installs on machines with a GPU, and pins itself.
 CUDA = ("nvidia-", "cuda-", "triton")
 
-# Method and paper, by the `model_type` of the action model.
+# Method and paper, by the `model_type` of the action model. The Hub finds models by the arXiv links on their pages.
 PAPERS = {
-    "action_vqvae": ("LLM-AR", "H. Qu, Y. Cai, J. Liu: LLMs are Good Action Recognizers. CVPR 2024."),
+    "action_vqvae": (
+        "LLM-AR",
+        "H. Qu, Y. Cai, J. Liu: LLMs are Good Action Recognizers. CVPR 2024. https://arxiv.org/abs/2404.00532",
+    ),
     "vst": (
         "LVLM-VAR",
         "J. Peng, Z. Qiu, B. Jin, S. Siripong: Leveraging Vision-Language Large Models for Interpretable Video Action "
-        "Recognition with Semantic Tokenization.",
+        "Recognition with Semantic Tokenization. https://arxiv.org/abs/2509.05695",
     ),
     "vtem": (
         "VT-LVLM-AR",
         "K. Li, S. He, Z. Xu: VT-LVLM-AR: A Video-Temporal Large Vision-Language Model Adapter for Fine-Grained Action "
-        "Recognition in Long-Term Videos.",
+        "Recognition in Long-Term Videos. https://arxiv.org/abs/2508.15903",
     ),
 }
+# How the weights relate to `base_model`, by the method of stage 2. The Hub knows adapter, finetune, merge (of several models)
+# and quantized. Without training (`none`), it is none of these.
+RELATIONS = {"lora": "adapter", "qlora": "adapter", "prefix": "adapter", "prompt": "adapter", "full": "finetune"}
 PICTURES = {
     "confusion.png": "Confusion",
     "calibration.png": "Calibration",
@@ -152,8 +158,20 @@ def read_evaluation(folder: Path) -> dict:
     return record
 
 
+def benchmark_of(model: Path, repository: str) -> str:
+    """The data set on the Hub on which a model is compared by default: the owner's, for skeletons the one of `splits.py`."""
+    config = read_json_object(model / "config.json")
+    reads_skeletons = (config.get("action_config") or config).get("model_type") == "action_vqvae"
+    return f"{repository.partition('/')[0]}/{'skeleton' if reads_skeletons else 'video'}-action-recognition"
+
+
 def model_page(
-    model: Path, repository: str, evaluations: list[dict], pictures: list[str] = (), code_repo: str | None = None
+    model: Path,
+    repository: str,
+    evaluations: list[dict],
+    pictures: list[str] = (),
+    code_repo: str | None = None,
+    benchmark: str | None = None,
 ) -> str:
     """The README.md of a repository.
 
@@ -163,6 +181,7 @@ def model_page(
         evaluations: records that `evaluate_classifier.py` wrote: first that of this model, then those of other seeds.
         pictures: names of the files in the repository's `pictures`.
         code_repo: repository of the code, if it is another.
+        benchmark: data set on the Hub with the splits of the recordings; None for `benchmark_of`.
 
     Raises:
         PageError: if there is no record, the record is of another stage, or a repository name is not valid.
@@ -181,6 +200,7 @@ def model_page(
     is_classifier = record["stage"] == "sft"
     config, action_config = _read_configs(model / "config.json", is_classifier)
     llm = config.get("llm_name_or_path")
+    base_model = llm and repository_of(llm)
     method, paper = PAPERS[action_config["model_type"]]
     training_data = _training_data(record)
     dataset, simulated = training_data["dataset"], training_data["simulated"]
@@ -190,12 +210,18 @@ def model_page(
         language="en",
         license="apache-2.0" if _is_free(record, training_data) else "other",
         library_name="transformers",
-        pipeline_tag="video-classification" if is_classifier and reads_videos else None,
-        tags=["action-recognition", "video" if reads_videos else "skeleton", method.lower()]
+        # The Hub has no task of skeletons: this one has the same inputs over time and the same outputs.
+        pipeline_tag="video-classification" if is_classifier else None,
+        tags=["action-recognition"]
+        + (["video"] if reads_videos else ["skeleton-based-action-recognition", "skeleton"])
+        + [method.lower()]
         + ["simulated"] * simulated,
-        base_model=llm and repository_of(llm),
+        datasets=[benchmark or benchmark_of(model, repository)] if _has_published_splits(dataset) else None,
+        metrics=["accuracy"] if evaluations else None,
+        base_model=base_model,
+        base_model_relation=base_model and RELATIONS.get(record.get("method")),
         model_name=repository.split("/")[-1],
-        eval_results=_model_index(evaluations, dataset, simulated, reads_videos) or None,
+        eval_results=_model_index(evaluations, dataset, simulated) or None,
     )
     page = ModelCard.from_template(
         card,
@@ -397,6 +423,7 @@ def evaluation_yaml(evaluations: list[dict], benchmark: str) -> str:
         evaluations: see `model_page`.
         benchmark: name of the data set on the Hub.
     """
+    # A task of a benchmark is a protocol, as in the `eval.yaml` of `splits.py`.
     metrics = evaluations[0]["metrics"]
     compared_by = metrics.get("compared_by", "top_1")
     notes = f"{METRICS[compared_by]}, {metrics['split']} split, {metrics['recordings']} recordings"
@@ -405,7 +432,8 @@ def evaluation_yaml(evaluations: list[dict], benchmark: str) -> str:
     if len(evaluations) > 1:
         notes += f"; over {len(evaluations)} seeds: {_spread(evaluations)}"
     # The value is that of these weights; the notes give the other seeds.
-    entry = EvalResultEntry(benchmark, compared_by, round(100 * metrics[compared_by]["estimate"], 2), notes=notes)
+    value = round(100 * metrics[compared_by]["estimate"], 2)
+    entry = EvalResultEntry(benchmark, metrics["dataset"], value, notes=notes)
     return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True, width=1000)
 
 
@@ -657,11 +685,18 @@ def _opened(model: Path, dataset: str, evaluations: list[dict]) -> str:
     return "".join(f" {sentence}" for sentence in sentences)
 
 
-def _model_index(evaluations: list[dict], dataset: str, simulated: bool, reads_videos: bool) -> list[EvalResult]:
+def _has_published_splits(dataset: str) -> bool:
+    """Whether the recordings of a run are of published data sets, by the names of their protocols."""
+    return all(
+        title in protocol_names() and not title.startswith(("folder", "simulated")) for title in titles_in(dataset)
+    )
+
+
+def _model_index(evaluations: list[dict], dataset: str, simulated: bool) -> list[EvalResult]:
     """The results of this model for the head of its card."""
     return [
         EvalResult(
-            task_type="video-classification" if reads_videos else "other",
+            task_type="video-classification",
             task_name="Action recognition",
             dataset_type=dataset,
             dataset_name=dataset + " (simulated)" * simulated,

@@ -9,8 +9,8 @@ python recipes/hub/push.py runs/ntu60 me/llm-ar-ntu60-xsub
 RUN is the folder of an sft run, of a whole pipeline (its recogniser is pushed), or of a train_tokenizer run. The model, its
 processor, code and adapter, the lexicon of its tokens (`RUN/lexicon`, if there is one), plots, and a model card written from
 the run's record are uploaded, with a recogniser also `handler.py` for Inference Endpoints; the Hub reads the evaluation
-results from `.eval_results`. Evaluations are found beside the run, or named with `--evaluations`, one for each seed. Any other
-file stops the push, so recordings are never uploaded.
+results from `.eval_results`, for the benchmark that `splits.py` writes. Evaluations are found beside the run, or named with
+`--evaluations`, one for each seed. Any other file stops the push, so recordings are never uploaded.
 
 The repository is private unless you pass `--public`. `--code_repo` puts the code into a repository of its own, which many
 models can share. A language model that is referenced by name is not copied, unless you pass `--with_llm`.
@@ -33,6 +33,7 @@ from action_llm_recipes.common.launching import CommandParser, launch_command
 from action_llm_recipes.common.split_evidence import LOCAL_FILES
 from action_llm_recipes.hub.model_page import (
     PICTURES,
+    benchmark_of,
     differ_by_seed_alone,
     evaluation_yaml,
     exact_requirements,
@@ -168,7 +169,7 @@ def repository_files(
         run: folder of a run, a pipeline or a model.
         repository: name of the repository on the Hub.
         evaluations: folders that `evaluate_classifier.py` wrote; None for the evaluation beside the run.
-        benchmark: name of the data set on the Hub; None for the protocol under the repository's owner.
+        benchmark: name of the data set on the Hub with the splits and the leaderboard; None for `benchmark_of`.
         code_repo: name of the repository of the code; None to upload the code with the model.
         with_llm: whether the weights of a language model that is referenced by name are uploaded too.
 
@@ -208,11 +209,11 @@ def repository_files(
     files["requirements.txt"] = exact_requirements().encode()
     if record["stage"] == "sft":
         files["handler.py"] = HANDLER.read_bytes()
-    files["README.md"] = model_page(model, repository, records, list(pictures), code_repo).encode()
+    benchmark = benchmark or benchmark_of(model, repository)
+    files["README.md"] = model_page(model, repository, records, list(pictures), code_repo, benchmark).encode()
     if records and records[0]["metrics"]["split"] == "test":
         dataset = records[0]["metrics"]["dataset"]
-        name = benchmark or f"{repository.partition('/')[0]}/{dataset}"
-        files[f".eval_results/{dataset}.yaml"] = evaluation_yaml(records, name).encode()
+        files[f".eval_results/{dataset}.yaml"] = evaluation_yaml(records, benchmark).encode()
     for path, content in files.items():
         _check_private(path, content)
     return dict(sorted(files.items())), code
@@ -387,7 +388,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--evaluations", nargs="+", help="folders that evaluate_classifier.py wrote, one for each seed"
     )
-    parser.add_argument("--benchmark", help="data set on the Hub that shows the results; default: OWNER/PROTOCOL")
+    parser.add_argument(
+        "--benchmark",
+        help="data set on the Hub with the splits, which shows the results (splits.py writes it); by default "
+        "OWNER/skeleton-action-recognition, or OWNER/video-action-recognition for videos",
+    )
     parser.add_argument("--code_repo", help="repository to put the code into, in place of the model's")
     parser.add_argument("--with_llm", action="store_true", help="push the weights of the language model too")
     given = parser.parse_args(arguments)
