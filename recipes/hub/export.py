@@ -8,13 +8,19 @@ python recipes/hub/export.py --model runs/ntu60/sft/model --output_dir runs/ntu6
 The adapter is merged, the vocabulary is extended by the action tokens, the output embeddings are no longer tied to the input
 embeddings, and a chat template turns a sentence into the prompt: `[{"role": "user", "content": "<act_3><act_17>"}]`. The logits
 of text tokens equal those of the recogniser. Action tokens are never generated: they are in `suppress_tokens` of the generation
-config, and their output embeddings are zero. The action model, which turns recordings into sentences, is not exported.
+config, and the output embeddings that are added for them are zero. The action model, which turns recordings into sentences, is
+not exported.
 
 A recogniser with `constrained_scoring` scores names by constrained decoding, which weights alone cannot do: the README.md in
 the folder shows how to constrain the plain model to the class names.
 
-Words of several tokens (`num_codebooks` above 1, as in the `small` preset for skeletons), prompts in layers (P-Tuning v2) and
-continuous latents cannot be exported: they raise an error.
+`client/engine_client.py` in the folder computes the recogniser's class probabilities by requests to vLLM or SGLang.
+
+A word of several tokens (`num_codebooks` above 1, as in the `small` preset for skeletons) is the sum of their embeddings, but a
+plain model reads one token at a position. The chat template of such a model refuses sentences; the client sends prompts as
+embeddings, from `client/words.safetensors`.
+
+Prompts in layers (P-Tuning v2) and continuous latents cannot be exported: they raise an error.
 """
 
 import copy
@@ -27,6 +33,8 @@ from action_llm_recipes.common.launching import launch
 from action_llm_recipes.common.written_folders import check_recogniser
 
 logger = logging.getLogger(__name__)
+
+CLIENT = Path(__file__).with_name("engine_client.py")
 
 
 @dataclass
@@ -73,11 +81,12 @@ ARGUMENTS = (ExportArguments,)
 
 def main(arguments: ExportArguments):
     """Writes the plain model; returns it."""
+    from safetensors.torch import save_file
     from transformers import AutoConfig
 
     from action_llm import ActionLLMForClassification, ActionLLMProcessor
     from action_llm.saved_weights import share_weights
-    from action_llm_datasets.atomic_files import write_atomically
+    from action_llm_datasets.atomic_files import write_atomically, written_whole
     from action_llm_recipes.common.stage_records import training_record
 
     model_type = AutoConfig.from_pretrained(arguments.model, trust_remote_code=False).model_type
@@ -91,6 +100,7 @@ def main(arguments: ExportArguments):
         arguments.model, dtype=arguments.dtype or record.get("dtype", "auto")
     )
     processor = ActionLLMProcessor.from_pretrained(arguments.model)
+    codes_per_word = model.config.codes_per_word
     plain = to_causal_lm(model, len(processor.tokenizer))
     plain.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     tokenizer = processor.tokenizer
@@ -102,9 +112,16 @@ def main(arguments: ExportArguments):
     plain.save_pretrained(folder)
     share_weights(folder)
     tokenizer.save_pretrained(folder)
-    constrained_scoring = model.config.constrained_scoring
-    write_atomically(folder / "README.md", page(record, processor, plain, constrained_scoring))
-    if constrained_scoring:
+    # A folder of its own, because engines load every .safetensors file beside config.json as weights of the model.
+    client = folder / "client"
+    write_atomically(client / CLIENT.name, CLIENT.read_bytes())
+    facts = json.dumps(recogniser_facts(model, processor, plain), ensure_ascii=False)
+    write_atomically(client / "recogniser.json", facts + "\n")
+    if codes_per_word > 1:
+        with written_whole(client / "words.safetensors") as unfinished:
+            save_file(word_tables(model, plain), unfinished)
+    write_atomically(folder / "README.md", page(record, processor, plain, model.config))
+    if model.config.constrained_scoring and codes_per_word == 1:
         logger.warning(
             "This recogniser scores names by constrained decoding (constrained_scoring), which a plain model does not do by "
             "itself: see %s",
@@ -129,7 +146,7 @@ def to_causal_lm(model, vocab_size: int):
 
     Raises:
         ExportError: if the recogniser has prompts in layers, reads continuous latents, is quantised, has an adapter other than
-            LoRA, a text decoder without a causal language model of its own, or words of several tokens.
+            LoRA, a text decoder without a causal language model of its own, or words of several tokens and scaled embeddings.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -137,10 +154,11 @@ def to_causal_lm(model, vocab_size: int):
 
     config = model.config
     text_config = copy.deepcopy(config.text_config)
-    if config.codes_per_word > 1:
+    text_embeddings = model.base_model.language_model.get_input_embeddings()
+    if config.codes_per_word > 1 and getattr(text_embeddings, "embed_scale", None) is not None:
         raise ExportError(
-            f"each word of this model is the sum of the embeddings of {config.codes_per_word} tokens, and a plain language "
-            "model reads one token per position."
+            f"words of this model are sums of {config.codes_per_word} embeddings, which engines read as prompt embeddings, but "
+            f"{text_config.model_type} scales its embeddings, and engines differ in whether they scale those of a prompt."
         )
     if config.prefix_length:
         raise ExportError(
@@ -160,16 +178,15 @@ def to_causal_lm(model, vocab_size: int):
     merge_adapter(model)
     base, offset = model.base_model, config.action_token_offset
     text_table, head = base.language_model.get_input_embeddings().weight, model.lm_head
-    rows = max(vocab_size, len(text_table))
+    rows = max(vocab_size, len(text_table), len(head.weight))
     with torch.no_grad():
         # The stored rows, since a model that scales its embeddings scales these rows too.
-        embedding = base.action_embedding
-        parts = [embedding.weight, embedding.weight.new_zeros(1, embedding.weight.shape[1])]
-        words = torch.cat(parts + ([] if embedding.soft_prompts is None else [embedding.soft_prompts]))
+        words = action_rows(model)
         table = text_table.new_zeros(rows, text_table.shape[1])
         table[:offset], table[offset : offset + len(words)] = text_table[:offset], words.to(text_table.dtype)
+        # All rows, also those behind the text of a padded head: probabilities are normalised over them.
         text_head = head.weight.new_zeros(rows, head.weight.shape[1])
-        text_head[:offset] = head.weight[:offset]
+        text_head[: len(head.weight)] = head.weight
     text_config.vocab_size, text_config.tie_word_embeddings = rows, False
     text_config.dtype = text_table.dtype
     with torch.device("meta"):
@@ -181,7 +198,7 @@ def to_causal_lm(model, vocab_size: int):
     state[f"{names[plain.get_output_embeddings()]}.weight"] = text_head
     if getattr(head, "bias", None) is not None:
         bias = head.bias.new_full((rows,), torch.finfo(head.bias.dtype).min)
-        bias[:offset] = head.bias.detach()[:offset]
+        bias[: len(head.bias)] = head.bias.detach()
         state[f"{names[plain.get_output_embeddings()]}.bias"] = bias
     plain.load_state_dict(state, strict=True, assign=True)
     plain.generation_config = copy.deepcopy(model.generation_config)
@@ -210,8 +227,66 @@ def merge_adapter(model) -> None:
             setattr(model.get_submodule(parent), last, module.modules_to_save[module.active_adapters[0]])
 
 
+def recogniser_facts(model, processor, plain) -> dict:
+    """What `engine_client.py` has to know of a recogniser, beside the weights.
+
+    Args:
+        model ([`ActionLLMForClassification`]): the recogniser.
+        processor ([`ActionLLMProcessor`]): its processor.
+        plain: the exported model.
+    """
+    config, offset = model.config, processor.action_token_offset
+    words, numbers = processor.word_ids, processor.run_length_ids()
+    if words is not None:
+        word, id_of_word = range(0, processor.num_action_tokens, words.codebook_size), words.first
+    else:
+        word, id_of_word = ((0, 1) if numbers else 0), offset
+    prompt = processor.encode_prompt_and_label(processor.prompt([word]))[0]
+    place, length = prompt.index(id_of_word), 1 + (len(numbers[0]) if numbers else 0)
+    form = f"a list of tokens from 0 to {processor.num_action_tokens - 1}"
+    if words is not None:
+        form = f"a list of words, each of {words.codes_per_word} tokens, one of each codebook of {words.codebook_size}"
+    elif numbers:
+        form = f"a list of pairs of a token from 0 to {processor.num_action_tokens - 1} and a length from 1 to {len(numbers)}"
+    head = len(model.lm_head.weight)
+    return {
+        "class_names": processor.class_names,
+        "label_ids": processor.label_ids(),
+        "before": prompt[:place],
+        "after": prompt[place + length :],
+        "words": form,
+        "num_action_tokens": processor.num_action_tokens,
+        "action_token_offset": offset,
+        "codes_per_word": config.codes_per_word,
+        "run_length_ids": numbers,
+        "constrained_scoring": config.constrained_scoring,
+        "temperature": 1.0 if model.calibration is None else model.calibration.temperature(1),
+        # Tokens that the head of the recogniser lacks. Their logits are all equal.
+        "silent_tokens": {"first": head, "count": plain.config.vocab_size - head},
+    }
+
+
+def word_tables(model, plain) -> dict:
+    """The embeddings of prompts for words that are sums: `text` (offset, width) in the model's dtype, and in float32 `codes`
+    (action tokens, placeholder and soft prompts, width)."""
+    text = plain.get_input_embeddings().weight[: model.config.action_token_offset]
+    return {"text": text.detach().clone(), "codes": action_rows(model).detach()}
+
+
+def action_rows(model):
+    """The embeddings of the action tokens, the placeholder (zeros) and the soft prompts, in float32."""
+    import torch
+
+    embedding = model.base_model.action_embedding
+    parts = [embedding.weight, embedding.weight.new_zeros(1, embedding.weight.shape[1])]
+    return torch.cat(parts + ([] if embedding.soft_prompts is None else [embedding.soft_prompts]))
+
+
 def chat_template(processor) -> str:
     """The Jinja template of the prompt with a sentence, and of the answer after it."""
+    if processor.codes_per_word > 1:
+        refusal = f"words of this model are sums of {processor.codes_per_word} embeddings: send them by client/engine_client.py"
+        return f"{{{{ raise_exception({json.dumps(refusal)}) }}}}"
     before, after = processor.prompt([(0, 1) if processor.run_lengths else 0]).split(
         "<act_0>" + " 1" * processor.run_lengths
     )
@@ -233,36 +308,36 @@ def chat_template(processor) -> str:
     )
 
 
-def page(record: dict, processor, plain, constrained_scoring: bool) -> str:
+def page(record: dict, processor, plain, config) -> str:
     """The README.md of the folder.
 
     Args:
         record: record of the recogniser's training.
         processor: processor of the recogniser.
         plain: the exported model.
-        constrained_scoring: whether the recogniser scores names by constrained decoding.
+        config ([`ActionLLMConfig`]): configuration of the recogniser.
     """
-    sentence = "<act_0> 1<act_1> 2" if processor.run_lengths else "<act_0><act_1>"
+    from huggingface_hub import ModelCardData
+
     from action_llm.escaping import markdown, markdown_code
+    from action_llm.llm_references import repository_of
     from action_llm_recipes.hub.model_page import is_simulated
 
     dataset = (record.get("sentences") or {}).get("dataset", "recordings that the record does not name")
     simulated = is_simulated(record)
+    base_model = config.llm_name_or_path and repository_of(config.llm_name_or_path)
+    card = ModelCardData(
+        license="other",
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["action-recognition"] + ["simulated"] * simulated,
+        base_model=base_model,
+        # With the adapter merged, the weights are fine-tuned ones; what the Hub calls a merge is of several models.
+        base_model_relation=base_model and "finetune",
+    )
     trained_on = "**simulated** recordings, " * simulated + markdown_code(dataset)
-    first, last = min(plain.generation_config.suppress_tokens), plain.config.vocab_size - 1
-    constraint, option, length = "", "", 20
-    decoding = "Greedy decoding gives a class name, or another text"
-    if constrained_scoring:
-        constraint = CONSTRAINT.format(names=json.dumps(processor.class_names, ensure_ascii=False))
-        option = ", prefix_allowed_tokens_fn=only_names"
-        length = max(length, *map(len, processor.label_ids()))
-        decoding = CONSTRAINED.format(space=", each with a space before it," if processor.separator else "")
     return f"""---
-license: other
-library_name: transformers
-pipeline_tag: text-generation
-tags:
-- action-recognition{chr(10) + "- simulated" if simulated else ""}
+{card.to_yaml()}
 ---
 
 # An action recogniser as a plain language model
@@ -271,7 +346,30 @@ Exported from a recogniser that was trained on {trained_on}, with the adapter me
 It reads a sentence of action tokens and writes the name of the action. Classes:
 {", ".join(map(markdown, processor.class_names))}.
 
-```python
+{_sums_usage(processor) if config.codes_per_word > 1 else _text_usage(processor, plain, config.constrained_scoring)}
+
+## Class probabilities
+
+`client/engine_client.py` computes the exact class probabilities of the recogniser by requests to vLLM or SGLang. It needs no
+other code of ActionLLM. Its first lines say how to start the engines.
+
+The recogniser that this model was exported from also turns recordings into sentences, which this model does not. The terms of
+its language model ({markdown(record.get("llm", "not recorded"))}) and of the recordings apply to these weights.
+"""
+
+
+def _text_usage(processor, plain, constrained_scoring: bool) -> str:
+    """How to use a model whose sentences are text."""
+    sentence = "<act_0> 1<act_1> 2" if processor.run_lengths else "<act_0><act_1>"
+    first, last = min(plain.generation_config.suppress_tokens), plain.config.vocab_size - 1
+    constraint, option, length = "", "", 20
+    decoding = "Greedy decoding gives a class name, or another text"
+    if constrained_scoring:
+        constraint = CONSTRAINT.format(names=json.dumps(processor.class_names, ensure_ascii=False))
+        option = ", prefix_allowed_tokens_fn=only_names"
+        length = max(length, *map(len, processor.label_ids()))
+        decoding = CONSTRAINED.format(space=", each with a space before it," if processor.separator else "")
+    return f"""```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("FOLDER")
@@ -283,10 +381,28 @@ print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_t
 ```
 
 Token ids {first} to {last} are action tokens. `generate` never returns them (`suppress_tokens`); an engine that does not read
-the generation config must ban them. {decoding}. The recogniser that this model was exported from gives the exact
-probability of each class, and turns recordings into sentences. The terms of its language model
-({markdown(record.get("llm", "not recorded"))}) and of the recordings apply to these weights.
-"""
+the generation config must ban them. {decoding}."""
+
+
+def _sums_usage(processor) -> str:
+    """How to use a model whose words are sums of embeddings."""
+    word = list(range(0, processor.num_action_tokens, processor.num_action_tokens // processor.codes_per_word))
+    return f"""A word is the sum of the embeddings of {processor.codes_per_word} tokens, one of each codebook. A language model
+reads one token at a position, so sentences cannot be sent as text: `client/engine_client.py` adds up the embeddings and sends
+them as the prompt.
+
+```bash
+vllm serve FOLDER --enable-prompt-embeds --max-logprobs 128
+```
+
+```python
+import sys
+
+sys.path.append("FOLDER/client")
+from engine_client import EngineClient
+
+print(EngineClient("http://127.0.0.1:8000", "vllm").probabilities([{word}, {word}]))
+```"""
 
 
 if __name__ == "__main__":

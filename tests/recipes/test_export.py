@@ -161,7 +161,7 @@ def test_a_recogniser_that_scores_names_among_all_texts_needs_no_restriction(tmp
     model, processor = compose(tiny_llm())
     exported(model, processor, tmp_path)
     page = (tmp_path / "plain" / "README.md").read_text()
-    assert "Greedy decoding gives a class name, or another text. The recogniser" in page
+    assert "Greedy decoding gives a class name, or another text." in page
     assert "constrained" not in page and "prefix_allowed_tokens_fn" not in page
     # Others may read the weights, too.
     (weights,) = (tmp_path / "plain").glob("*.safetensors")
