@@ -53,6 +53,8 @@ def exported(model, processor, folder):
     processor.save_pretrained(folder / "recogniser")
     export.main(export.ExportArguments(str(folder / "recogniser"), str(folder / "plain")))
     plain = AutoModelForCausalLM.from_pretrained(folder / "plain").eval()
+    # `AutoProcessor`, with which `transformers serve` loads a model, would look for the processor of the recogniser.
+    assert "ActionLLM" not in (folder / "plain" / "tokenizer_config.json").read_text()
     return plain, AutoTokenizer.from_pretrained(folder / "plain"), prompt, expected
 
 
