@@ -106,7 +106,7 @@ def main(arguments: ExportArguments):
     tokenizer = processor.tokenizer
     tokenizer.chat_template = chat_template(processor)
     # These settings of the processor name code that is not exported.
-    for name in ("auto_map", "is_local", "local_files_only"):
+    for name in ("auto_map", "processor_class", "is_local", "local_files_only"):
         tokenizer.init_kwargs.pop(name, None)
     tokenizer._set_processor_class(None)
     folder = Path(arguments.output_dir)

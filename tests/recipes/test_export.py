@@ -132,6 +132,18 @@ def test_what_cannot_be_a_plain_model_is_told():
         export.to_causal_lm(model, len(processor.tokenizer))
 
 
+def test_sums_of_scaled_embeddings_are_told():
+    processor = tiny_processor(num_action_tokens=2 * NUM_ACTION_TOKENS, codes_per_word=2)
+    model = ActionLLMForClassification.from_llm(
+        tiny_llm("gemma2"),
+        action_token_offset=processor.action_token_offset,
+        action_model=tiny_action_model(num_codebooks=2),
+        class_names=CLASS_NAMES,
+    )
+    with pytest.raises(export.ExportError, match=r"sums of 2 embeddings.*gemma2 scales its embeddings"):
+        export.to_causal_lm(model, len(processor.tokenizer))
+
+
 def test_names_are_written_as_they_are_scored(tmp_path, capsys, caplog):
     """A recogniser that scores by constrained decoding: the page's example restricts the plain model to the class names."""
     model, processor = compose(tiny_llm(), constrained_scoring=True)
