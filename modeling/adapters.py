@@ -7,6 +7,8 @@ was never published. PEFT's functions read and write the same files, in the form
 import copy
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ try:
         set_peft_model_state_dict,
     )
     from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
 except ImportError as error:
     PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_ERROR = None, error
 
@@ -163,6 +166,27 @@ def has_adapter(model: nn.Module) -> bool:
     return bool(getattr(model, "peft_config", None))
 
 
+@contextmanager
+def without_adapter(model: nn.Module) -> Iterator[None]:
+    """Turns off the adapter of a model, if it has one: its original weights compute. No other thread may use it meanwhile."""
+    layers = []
+    if has_adapter(model):
+        layers = [
+            module for module in model.modules() if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)
+        ]
+    # PEFT sets `requires_grad` when it turns an adapter on.
+    flags = [(weight, weight.requires_grad) for layer in layers for weight in layer.parameters()]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+        for weight, flag in flags:
+            weight.requires_grad_(flag)
+
+
 def save_adapter(
     model: nn.Module, folder: str | os.PathLike, state_dict: dict[str, torch.Tensor], base_model: str | None
 ) -> None:
@@ -194,4 +218,4 @@ def active_adapter(model: nn.Module) -> str:
     return next(iter(model.peft_config)) if layer is None else layer.active_adapters[0]
 
 
-__all__ = ["ADAPTER_FOLDER", "active_adapter", "has_adapter", "load_adapter", "save_adapter"]
+__all__ = ["ADAPTER_FOLDER", "active_adapter", "has_adapter", "load_adapter", "save_adapter", "without_adapter"]

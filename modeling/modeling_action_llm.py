@@ -356,7 +356,11 @@ class ActionLLMForConditionalGeneration(ActionLLMPreTrainedModel, GenerationMixi
             attentions=outputs.attentions,
         )
 
-    def prepare_inputs_for_generation(self, input_ids, is_first_iteration=False, **kwargs):
+    def prepare_inputs_for_generation(
+        self, input_ids, is_first_iteration=False, cache=None, past_key_values=None, **kwargs
+    ):
+        # `generate` accepts a cache of text that was read before only if it finds its name in a signature.
+        kwargs[CACHE] = past_key_values if cache is None else cache
         # Latents are read with the prompt. In later steps, they are in the cache.
         if not is_first_iteration:
             kwargs.pop("action_embeds", None)

@@ -41,7 +41,7 @@ from .recording_parts import people_of
 from .recording_versions import check_versions_differ, version_arguments
 from .statement_checks import count_verdicts
 from .video_files import VIDEO_SUFFIXES, is_video
-from .written_reasons import ReasonWriter
+from .written_reasons import ReasonWriter, check_measures_joints, load_writer
 
 logger = logging.get_logger(__name__)
 
@@ -111,8 +111,9 @@ class ActionRecognitionPipeline(Pipeline):
             Whether to return `reason`, `tokens` and `entropy`.
         writer (`str` or [`~written_reasons.ReasonWriter`], *optional*):
             With `explain` and a model of skeletons, a language model that rewords the reason: a repository, a folder, a GGUF
-            file, or `"smollm2"`. It must follow instructions. Its text is used if all of its statements are measured, at their
-            times and in their order; else the reason is that by rules.
+            file, `"smollm2"`, or `"own"`, that of the recogniser without its adapter or prompts, which takes no further memory
+            for weights. It must follow instructions. Its text is used if all of its statements are measured, at their times and
+            in their order; else the reason is that by rules.
         per_person (`bool`, defaults to `False`):
             Whether a model of skeletons recognises each person of a recording alone, whether a sensor saw them or a pose
             estimator. A recording then gives a list with the first of the dicts above for each person, in order of appearance.
@@ -227,10 +228,8 @@ class ActionRecognitionPipeline(Pipeline):
             raise ValueError(
                 f"writer must be a ReasonWriter or the name of a language model, got {as_written(writer)}."
             )
-        if writer is not None and not self._reads_skeletons:
-            raise ValueError(
-                "writer: this model reads videos, and a language model writes only about measured joints."
-            )
+        if writer is not None:
+            check_measures_joints(self.processor)
         for name, setting in (("pose", pose), ("mirrored", mirrored), ("per_person", per_person)):
             if setting and not self._reads_skeletons:
                 raise ValueError(f"{name}: this model reads videos, and neither estimates poses nor tracks people.")
@@ -412,8 +411,7 @@ class ActionRecognitionPipeline(Pipeline):
         if not isinstance(writer, str):
             return writer
         if writer not in self._writers:
-            self._writers[writer] = ReasonWriter.from_pretrained(writer)
-            self._writers[writer].llm.to(self.device)
+            self._writers[writer] = load_writer(writer, self.model, self.processor)
         return self._writers[writer]
 
     def _check_folder(self, folder: Path) -> None:

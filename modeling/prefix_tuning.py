@@ -9,7 +9,8 @@ rotates the prompts' keys: prompts trained here are prompts of PEFT whose keys a
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -95,6 +96,21 @@ class _PromptsOf:
         return (states[None].expand(len(like), -1, -1, -1) for states in (keys, values))
 
 
+@contextmanager
+def without_prompts(model: nn.Module) -> Iterator[None]:
+    """Turns off the prompts in the layers of a model, if it has any. No other thread may use it meanwhile."""
+    attached = [
+        (module, module.__dict__.pop("layer_prefix"))
+        for module in model.modules()
+        if "layer_prefix" in module.__dict__
+    ]
+    try:
+        yield
+    finally:
+        for module, prompts in attached:
+            module.__dict__["layer_prefix"] = prompts
+
+
 def default_layers(depth: int) -> list[int]:
     """The last layers of a model of `depth` layers: 9 of 32, and the same share of other depths."""
     return list(range(depth - max(1, round(DEFAULT_SHARE * depth)), depth))
@@ -148,4 +164,4 @@ for _implementation, _mask in (("eager", eager_mask), ("sdpa", sdpa_mask)):
     AttentionMaskInterface.register(_implementation + SUFFIX, _mask)
 
 
-__all__ = ["LayerPrefix", "attention_layers", "default_layers"]
+__all__ = ["LayerPrefix", "attention_layers", "default_layers", "without_prompts"]

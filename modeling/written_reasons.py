@@ -15,15 +15,19 @@ import torch
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from .adapters import has_adapter, without_adapter
 from .compatibility import CACHE
 from .language_models import language_model_tokenizer, load_language_model
 from .motion_narration import MotionNarration
+from .prefix_tuning import without_prompts
 from .statement_checks import Statement, Verdict, check_statements, clauses_of
 
 # The most that a language model writes, in tokens and in sentences.
 MAX_NEW_TOKENS, MAX_SENTENCES = 80, 2
 # Seconds by which movements may be told in the wrong order.
 SAME_TIME = 0.1
+# The name of the recogniser's own language model as a writer.
+OWN = "own"
 
 TASK = "You explain what a person in a recording does. Write one or two plain sentences. Use only the facts, with their times."
 # Facts in the form of `MeasuredFacts.text`, and how a person would write them.
@@ -120,15 +124,16 @@ class ReasonWriter:
         llm (`PreTrainedModel`), tokenizer (`PreTrainedTokenizerBase`): a causal language model that follows instructions.
 
     Raises:
-        ValueError: if the tokenizer has no chat format.
+        ValueError: if the language model cannot generate text, or the tokenizer has no chat format.
     """
 
     def __init__(self, llm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
+        instead = "choose one that was trained to follow instructions, such as 'smollm2'; their names often end in -Instruct."
+        model_type = llm.config.get_text_config().model_type
+        if not hasattr(llm, "generate"):
+            raise ValueError(f"the language model ({model_type}) is part of a vision-language model: {instead}")
         if tokenizer.chat_template is None:
-            raise ValueError(
-                f"the language model ({llm.config.model_type}) has no chat format: choose one that was trained to follow "
-                "instructions, whose name often ends in -Instruct."
-            )
+            raise ValueError(f"the language model ({model_type}) has no chat format: {instead}")
         self.llm, self.tokenizer = llm.eval(), tokenizer
         messages = [{"role": "system", "content": TASK}]
         for facts, reason in EXAMPLES:
@@ -140,6 +145,27 @@ class ReasonWriter:
         """Loads a language model by any name that [`~language_models.load_language_model`] takes, with its arguments."""
         return cls(load_language_model(name_or_path, **kwargs), language_model_tokenizer(name_or_path))
 
+    @classmethod
+    def of_recogniser(cls, model: PreTrainedModel, processor) -> "ReasonWriter":
+        """
+        The language model of a recogniser, which writes without the adapter or the prompts that it recognises with. Weights are
+        shared, not copied. While it writes, no other thread may use the recogniser.
+
+        Args:
+            model ([`ActionLLMForClassification`]), processor ([`ActionLLMProcessor`]): the recogniser.
+
+        Raises:
+            ValueError: if the language model was not frozen in training, as far as the recogniser tells, or has no chat format.
+        """
+        config = model.config
+        has_prompts = config.prefix_length or config.num_soft_prompts
+        if config.llm_name_or_path is None and not (has_adapter(model) or has_prompts):
+            raise ValueError(
+                "writer: this recogniser has neither an adapter nor prompts, so its language model may have been trained "
+                "(method: full), and may not follow instructions: name another language model, such as 'smollm2'."
+            )
+        return cls(model.as_generator(), processor.tokenizer)
+
     def write(self, facts: MeasuredFacts) -> WrittenReason:
         """Writes a reason and checks it."""
         text = first_sentences(self.generate(facts.text))
@@ -149,17 +175,18 @@ class ReasonWriter:
     def generate(self, facts: str) -> str:
         """What the language model answers to facts in words."""
         ids = self._ids([*self.messages, {"role": "user", "content": facts}], add_generation_prompt=True)
-        read, cache = self._examples
-        is_read = ids[0, : read.shape[1]].equal(read[0])
         pad = self.tokenizer.pad_token_id
-        generated = self.llm.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=MAX_NEW_TOKENS,
-            do_sample=False,
-            pad_token_id=self.tokenizer.eos_token_id if pad is None else pad,
-            **({CACHE: copy.deepcopy(cache)} if is_read else {}),
-        )
+        with without_adapter(self.llm), without_prompts(self.llm):
+            read, cache = self._examples
+            is_read = ids[0, : read.shape[1]].equal(read[0])
+            generated = self.llm.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=MAX_NEW_TOKENS,
+                do_sample=False,
+                pad_token_id=self.tokenizer.eos_token_id if pad is None else pad,
+                **({CACHE: copy.deepcopy(cache)} if is_read else {}),
+            )
         return self.tokenizer.decode(generated[0, ids.shape[1] :], skip_special_tokens=True)
 
     @functools.cached_property
@@ -172,6 +199,32 @@ class ReasonWriter:
         """The tokens of messages in the chat format, (1, T)."""
         text = self.tokenizer.apply_chat_template(messages, tokenize=False, **settings)
         return self.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"].to(self.llm.device)
+
+
+def load_writer(name: str, model: PreTrainedModel, processor) -> ReasonWriter:
+    """
+    The writer of a name, on the device of a recogniser.
+
+    Args:
+        name (`str`): `"own"` for [`ReasonWriter.of_recogniser`], or any name that [`ReasonWriter.from_pretrained`] takes.
+        model ([`ActionLLMForClassification`]), processor ([`ActionLLMProcessor`]): the recogniser.
+
+    Raises:
+        ValueError: if the recogniser reads videos, or the language model cannot write.
+        ImportError, OSError: see [`~language_models.load_language_model`].
+    """
+    check_measures_joints(processor)
+    if name == OWN:
+        return ReasonWriter.of_recogniser(model, processor)
+    writer = ReasonWriter.from_pretrained(name)
+    writer.llm.to(model.device)
+    return writer
+
+
+def check_measures_joints(processor) -> None:
+    """Raises `ValueError` for the processor of a recogniser of videos."""
+    if not hasattr(processor.feature_extractor, "skeleton_layout"):
+        raise ValueError("writer: this model reads videos, and a language model writes only about measured joints.")
 
 
 def first_sentences(text: str) -> str:
@@ -274,4 +327,14 @@ def _stem(word: str) -> str:
     return _SYNONYMS.get(stem, stem)
 
 
-__all__ = ["MeasuredFacts", "Moment", "ReasonWriter", "WrittenReason", "check_reason", "first_sentences"]
+__all__ = [
+    "OWN",
+    "MeasuredFacts",
+    "Moment",
+    "ReasonWriter",
+    "WrittenReason",
+    "check_measures_joints",
+    "check_reason",
+    "first_sentences",
+    "load_writer",
+]

@@ -14,6 +14,10 @@ Faithfulness is measured over more recordings: how far the probability of the re
 deleted, compared with deleting as many other tokens. Where the language model was trained to describe recordings, the
 statements of its descriptions of skeletons are checked, and those that the joints contradict are counted.
 
+With `--writer smollm2`, a language model rewords the reasons for skeletons; `--writer own` is that of the recogniser, if it was
+frozen in training and follows instructions. A text is used if all of its statements were measured. The page shows rejected
+texts too, with the statements that they were rejected for, and `metrics.json` counts them (`written`).
+
 As in `evaluate_classifier.py`, the default split is that of the held-out subjects if the recogniser was trained without them,
 and uses of the test split are counted beside the model.
 
@@ -26,6 +30,7 @@ An explanation says that the recogniser is not sure if the probability is below 
 import html
 import json
 import logging
+from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -72,6 +77,13 @@ class ExplanationArguments:
     )
     num_reasons: int = field(default=3, metadata={"help": "maximum number of tokens that an explanation names"})
     name_tokens: bool = field(default=False, metadata={"help": "name the tokens in the texts, in brackets"})
+    writer: str | None = field(
+        default=None,
+        metadata={
+            "help": "language model that rewords the reasons: a repository, a folder, a GGUF file, smollm2, or own (that of the "
+            "recogniser). By default, rules write them"
+        },
+    )
     unsure_below: float | None = field(
         default=None,
         metadata={
@@ -95,6 +107,7 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     import torch
 
     from action_llm import ActionLLMProcessor
+    from action_llm.written_reasons import load_writer
     from action_llm_recipes.common.action_sentences import load_action_sentences, select_split
     from action_llm_recipes.common.recognisers import load_for_sentences
     from action_llm_recipes.common.run_folder import RunFolder
@@ -110,6 +123,7 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
     identity = read_written(arguments.sentences, "identity.json", "encode_actions.py", "weights", "dataset")
     model = load_for_sentences(arguments.model, identity, "cuda" if torch.cuda.is_available() else "cpu")
     processor = ActionLLMProcessor.from_pretrained(arguments.model)
+    writer = None if arguments.writer is None else load_writer(arguments.writer, model, processor)
     sentences, record = load_action_sentences(arguments.sentences), training_record(arguments.model)
     split = choose_split(arguments.split, record)
     rows = select_split(sentences, split)
@@ -120,8 +134,10 @@ def main(arguments: ExplanationArguments, data: DataArguments) -> dict:
         threshold = (model.calibration and model.calibration.unsure_below()) or 0.0
     metrics = measure_faithfulness(arguments, model, processor, rows)
     metrics |= {"split": split, "num_tokens": arguments.num_reasons, "unsure_below": threshold}
-    entries = explain_recordings(arguments, data, model, processor, rows, recordings, threshold, run.path)
-    metrics["statements"] = verdicts_of(entries)
+    entries = explain_recordings(arguments, data, model, processor, writer, rows, recordings, threshold, run.path)
+    metrics["statements"] = verdicts_of(entry["statements"] for entry in entries)
+    if writer is not None:
+        metrics["written"] = {"writer": arguments.writer, **count_written(entries)}
     write_explanations(run.path, entries, metrics)
     run.log_finished("Explanations", f"{len(entries)} of {len(rows)} recordings of {split}")
     logger.info("  in %s", run.path / "index.html")
@@ -182,7 +198,7 @@ def measure_faithfulness(arguments: ExplanationArguments, model, processor, rows
 
 
 def explain_recordings(
-    arguments: ExplanationArguments, data, model, processor, rows, recordings, threshold: float, folder: Path
+    arguments: ExplanationArguments, data, model, processor, writer, rows, recordings, threshold: float, folder: Path
 ) -> list[dict]:
     """
     Explains recordings spread over the split, and draws a picture of each.
@@ -190,6 +206,7 @@ def explain_recordings(
     Args:
         arguments, data: of the recipe.
         model, processor: the recogniser.
+        writer: language model that rewords the reasons of the decisions (`ReasonWriter`), or None.
         rows, recordings: sentences of the split, and their recordings in the same order.
         threshold: probability below which the recogniser counts as not sure.
         folder: for the pictures.
@@ -220,7 +237,7 @@ def explain_recordings(
                 "name_tokens": arguments.name_tokens,
             }
             words, true_class = words_of(row, processor), names[row["label"]]
-            explanation = explain(model, processor, words, **settings)
+            explanation = explain(model, processor, words, writer=writer, **settings)
             is_mistake = explanation.label != true_class
             most_probable = sorted(explanation.probabilities.items(), key=lambda item: -item[1])[:5]
             entry = {
@@ -243,11 +260,26 @@ def explain_recordings(
     return entries
 
 
-def verdicts_of(entries: list[dict]) -> dict[str, int]:
-    """How many statements of the descriptions by the language model the joints support and contradict, and the others."""
+def verdicts_of(texts: Iterable[list[dict]]) -> dict[str, int]:
+    """How many statements of texts are supported and contradicted, and the others."""
     from action_llm.statement_checks import Statement, count_verdicts
 
-    return count_verdicts([Statement(**statement) for entry in entries for statement in entry["statements"]])
+    return count_verdicts([Statement(**statement) for statements in texts for statement in statements])
+
+
+def count_written(entries: list[dict]) -> dict:
+    """How many texts of the writer were accepted and rejected, and the verdicts on their statements.
+
+    `not_written` are recordings without a moment to write about: nobody moves, or no token supports the class.
+    """
+    written = [entry for entry in entries if entry["written"] is not None]
+    accepted = sum(entry["reason_by"] == "language model" for entry in written)
+    return {
+        "accepted": accepted,
+        "rejected": len(written) - accepted,
+        "not_written": len(entries) - len(written),
+        "statements": verdicts_of(entry["written"]["statements"] for entry in written),
+    }
 
 
 def write_explanations(folder: Path, entries: list[dict], metrics: dict):
@@ -334,6 +366,14 @@ def _page(entries: list[dict], metrics: dict) -> str:
             f"<p>Of {total} statements in the descriptions by the language model, the joints support {counts['supported']} and "
             f"contradict {counts['contradicted']}; {counts['not checkable']} cannot be checked.</p>"
         )
+    if written := metrics.get("written"):
+        counts = written["statements"]
+        statements += (
+            f"<p>The language model {html.escape(written['writer'])} wrote {written['accepted'] + written['rejected']} reasons: "
+            f"{written['accepted']} are used, and {written['rejected']} were rejected. Of their statements, "
+            f"{counts['supported']} were measured, {counts['contradicted']} contradict what was measured, and "
+            f"{counts['not checkable']} were not measured.</p>"
+        )
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Explanations</title>
 <style>
@@ -349,15 +389,18 @@ def _page(entries: list[dict], metrics: dict) -> str:
 
 def _section(entry: dict) -> str:
     is_correct = entry["label"] == entry["true_class"]
+    is_written = entry["reason_by"] == "language model"
     heading = f"{entry['sample_id']}: {entry['true_class']}"
     if not is_correct:
         heading += f", recognised as {entry['label']}"
     paragraphs = {
-        "Reason": entry["text"],
+        f"Reason{', worded by the language model' if is_written else ''}": entry["text"],
         "What speaks for the true class": entry["text_of_true_class"],
         "Description by the language model": entry["description"],
         "What the body did": entry["narration"],
     }
+    if entry["written"] is not None and not is_written:
+        paragraphs |= _rejected(entry["written"])
     false = [statement["text"] for statement in entry["statements"] if statement["verdict"] == "contradicted"]
     if false:
         paragraphs["The joints contradict"] = "; ".join(false) + "."
@@ -367,6 +410,22 @@ def _section(entry: dict) -> str:
         + "".join(f"<p><b>{title}.</b> {html.escape(text)}</p>" for title, text in paragraphs.items() if text)
         + "</section>"
     )
+
+
+def _rejected(written: dict) -> dict[str, str]:
+    """Paragraphs about a rejected text of the writer: the text, and the statements that it was rejected for."""
+    if not written["text"]:
+        return {"Rejected text of the language model": "it has no complete sentence."}
+    why = {"contradicted": "contradicts what was measured", "not checkable": "not measured"}
+    reasons = [
+        f"“{statement['text']}” ({why[statement['verdict']]})"
+        for statement in written["statements"]
+        if statement["verdict"] in why
+    ]
+    return {
+        "Rejected text of the language model": written["text"],
+        "Rejected for": f"{'; '.join(reasons) or 'it says nothing about the body'}.",
+    }
 
 
 if __name__ == "__main__":

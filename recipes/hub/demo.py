@@ -13,6 +13,9 @@ the numbers of their tracks. The tokens lie on a timeline under the recording, a
 lexicon. Long recordings also have a timeline of actions. `--push_to_space` creates a Space, which is private unless you pass
 `--public`. Only simulated examples are uploaded; a Space has no pose estimator.
 
+With `--writer smollm2`, a language model rewords the reasons; `--writer own` is that of the recogniser, if it was frozen in
+training and follows instructions. A text is shown if all of its statements were measured. A Space can have a repository or `own`.
+
 Needs the extra `demo`: `pip install -e '.[demo]'`. A Space contains this file, the player, and the package `action_llm`.
 """
 
@@ -36,6 +39,8 @@ MAX_FRAMES, MAX_PICTURES, PICTURE_HEIGHT = 600, 120, 300
 PLAYER_HEIGHT = 540
 # Limits for visitors: size of a file, number of classes, characters of all their names together, and visitors in the queue.
 MAX_FILE, MAX_CLASSES, MAX_CHARACTERS, MAX_WAITING = "200mb", 200, 10_000, 20
+# The verdicts on the statements of a language model.
+VERDICTS = ("supported", "contradicted", "not checkable")
 # Seconds from which a recording has a timeline of actions, and the window and stride of it.
 LONG, WINDOW, STRIDE = 8.0, 4.0, 1.0
 
@@ -46,6 +51,13 @@ class DemoArguments:
 
     model: str = field(metadata={"help": "folder or Hub repository of an ActionLLM"})
     examples: list[str] = field(default_factory=list, metadata={"help": "example recordings on the page"})
+    writer: str | None = field(
+        default=None,
+        metadata={
+            "help": "language model that rewords the reasons: a repository, a folder, a GGUF file, smollm2, or own (that of the "
+            "recogniser). By default, rules write them"
+        },
+    )
     port: int = field(default=7860, metadata={"help": "port of the local web server"})
     push_to_space: str | None = field(default=None, metadata={"help": "Space to create, instead of a local page"})
     public: bool = field(default=False, metadata={"help": "make the Space public"})
@@ -66,7 +78,7 @@ def main(arguments: DemoArguments):
     if arguments.push_to_space is not None:
         from action_llm_recipes.hub.push import push
 
-        files = space_files(arguments.model, arguments.examples)
+        files = space_files(arguments.model, arguments.examples, arguments.writer)
         title = f"Demo of {arguments.model}"
         logger.info(
             "%s\nThe Space downloads %s: if that repository is private, add a secret HF_TOKEN to the Space.",
@@ -76,7 +88,7 @@ def main(arguments: DemoArguments):
             arguments.model,
         )
         return
-    serve(build(arguments.model, arguments.examples), server_port=arguments.port)
+    serve(build(arguments.model, arguments.examples, arguments.writer), server_port=arguments.port)
 
 
 def serve(page, **settings):
@@ -84,21 +96,24 @@ def serve(page, **settings):
     return page.queue(max_size=MAX_WAITING).launch(max_file_size=MAX_FILE, **settings)
 
 
-def build(model: str, examples: list[str] = ()):
+def build(model: str, examples: list[str] = (), writer: str | None = None):
     """The page, as `gradio.Blocks`.
 
     Args:
         model: folder or repository of a recogniser.
         examples: paths of example recordings.
+        writer: name of the language model that rewords the reasons (`load_writer`); by default, rules write them.
 
     Raises:
-        ValueError: if the recogniser reads continuous latents.
+        ValueError: if the recogniser reads continuous latents, or the writer cannot write.
         SystemExit: if gradio is not installed.
     """
     try:
         import gradio as gr
     except ImportError as error:
         raise SystemExit("hub/demo.py needs gradio: pip install -e '.[demo]'") from error
+    from action_llm.written_reasons import load_writer
+
     recognise = load_pipeline(model)
     if recognise.model.config.injection_layer is not None:
         raise ValueError(f"{model} reads continuous latents: it has no tokens to show, and no explanations.")
@@ -107,7 +122,9 @@ def build(model: str, examples: list[str] = ()):
     what = "A video" if estimator is not None or not reads_skeletons(recognise) else "A recording of skeletons"
     if estimator is not None:
         what += ", or a recording of skeletons"
-    answer_to = partial(answer, recognise, estimator)
+    if writer is not None:
+        writer = load_writer(writer, recognise.model, recognise.processor)
+    answer_to = partial(answer, recognise, estimator, writer)
     with gr.Blocks(title="Action recognition", analytics_enabled=False) as page:
         gr.Markdown(
             "# Which action is it?\nA recording becomes a sentence of action tokens, and a language model reads it. "
@@ -136,6 +153,7 @@ def build(model: str, examples: list[str] = ()):
                 animation = gr.HTML(elem_id="player")
                 reason = gr.Markdown(label="Why", elem_id="reason")
         fields = {"inputs": [recording, classes], "outputs": [animation, scores, reason]}
+        fields |= {"concurrency_id": "recognise"}  # one visitor at a time, whatever they press
         gr.on([button.click, classes.submit], answer_to, **fields, api_name="recognise")
         # When the file is removed, its results are removed too.
         recording.change(
@@ -189,13 +207,14 @@ def pose_estimator():
         return None
 
 
-def answer(recognise, estimator, path: str | None, classes: str | None):
+def answer(recognise, estimator, writer, path: str | None, classes: str | None):
     """The answer to a visitor.
 
     Args:
         recognise: pipeline of the recogniser.
         estimator: the pose estimator with which a recogniser of skeletons reads videos; None for one of videos, and without
             weights.
+        writer: the `ReasonWriter` that rewords the reasons, or None.
         path: the uploaded file.
         classes: names of classes to choose from, one per line; empty for the classes of the model.
 
@@ -222,7 +241,9 @@ def answer(recognise, estimator, path: str | None, classes: str | None):
     count = len(labels or recognise.processor.class_names)
     try:
         recording = estimator(path) if estimator is not None and is_video(path) else path
-        answers = recognise(recording, top_k=count, candidate_labels=labels, explain=True, return_tokens=True)
+        answers = recognise(
+            recording, top_k=count, candidate_labels=labels, explain=True, writer=writer, return_tokens=True
+        )
         best = answers[0]
         extractor = recognise.processor.feature_extractor
         if recording is not path:
@@ -243,7 +264,26 @@ def answer(recognise, estimator, path: str | None, classes: str | None):
     scores = {entry["label"]: entry["score"] for entry in answers}
     warning = f"**Warning:** {markdown('; '.join(best['warnings']))}\n\n" if "warnings" in best else ""
     description = f"\n\n{markdown(best['description'])}" if "description" in best else ""
-    return animation, scores, f"{warning}**Why.** {markdown(best['reason'])}{description}"
+    return animation, scores, f"{warning}**Why.** {markdown(best['reason'])}{worded_by(best)}{description}"
+
+
+def worded_by(best: dict) -> str:
+    """Who worded a reason, in Markdown; empty without a writer.
+
+    Args:
+        best: the first class of an answer of the pipeline.
+    """
+    if "reason_by" not in best:
+        return ""
+    supported, contradicted, others = (best["statements"][verdict] for verdict in VERDICTS)
+    if best["reason_by"] == "language model":
+        return f"\n\n*Worded by a language model; measured: {supported} of {supported} statements.*"
+    if contradicted + others == 0:
+        return "\n\n*Worded by rules.*"
+    return (
+        "\n\n*Worded by rules. The text of a language model was rejected: of its statements, "
+        f"{supported} measured, {contradicted} contradicted, {others} not measured.*"
+    )
 
 
 def describe_training(model: str) -> str:
@@ -392,7 +432,7 @@ def number_of_pictures(video) -> int:
 
 APP = """from demo import build, serve
 
-serve(build({model!r}, {examples!r}))
+serve(build({model!r}, {examples!r}, {writer!r}))
 """
 SPACE = """---
 title: Action recognition
@@ -408,35 +448,32 @@ Upload a recording, and see its action tokens, the action that `{model}` predict
 """
 
 
-def space_files(model: str, examples: list[str]) -> dict[str, bytes]:
+def space_files(model: str, examples: list[str], writer: str | None = None) -> dict[str, bytes]:
     """The files of a Space: path → content.
 
     Raises:
-        ValueError: if the model is not on the Hub, or an example is not known to be simulated.
+        ValueError: if the model or the writer is not on the Hub, or an example is not known to be simulated.
     """
     from importlib.metadata import version
 
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
     import action_llm
+    from action_llm.written_reasons import OWN
     from action_llm_datasets.building import SIMULATION_RECORD
     from action_llm_recipes.hub.model_page import exact_requirements
 
-    try:
-        validate_repo_id(model)
-        is_on_the_hub = "/" in model and not Path(model).exists()
-    except HFValidationError:
-        is_on_the_hub = False
-    if not is_on_the_hub:
+    if not is_on_the_hub(model):
         raise ValueError(f"--model {model}: a Space needs a model that is on the Hub; push it with hub/push.py.")
+    if writer not in (None, OWN) and not is_on_the_hub(writer):
+        raise ValueError(f"--writer {writer}: a Space needs a language model that is on the Hub, or {OWN}.")
     for path in examples:
         if not Path(path).with_name(SIMULATION_RECORD).is_file():
             raise ValueError(
                 f"{path} is not known to be simulated, and recordings of people are not uploaded: remove it from --examples."
             )
     files = {
-        "app.py": APP.format(model=model, examples=[f"examples/{Path(path).name}" for path in examples]).encode(),
+        "app.py": APP.format(
+            model=model, examples=[f"examples/{Path(path).name}" for path in examples], writer=writer
+        ).encode(),
         "demo.py": Path(__file__).read_bytes(),
         PLAYER.name: PLAYER.read_bytes(),
         "requirements.txt": exact_requirements().encode(),
@@ -447,6 +484,18 @@ def space_files(model: str, examples: list[str]) -> dict[str, bytes]:
     for path in sorted(Path(action_llm.__file__).parent.glob("*.py")):
         files[f"action_llm/{path.name}"] = path.read_bytes()
     return files | {f"examples/{Path(path).name}": Path(path).read_bytes() for path in examples}
+
+
+def is_on_the_hub(name: str) -> bool:
+    """Whether a name is that of a repository, `owner/name`, and of no file or folder."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return "/" in name and not Path(name).exists()
 
 
 def cli():

@@ -9,6 +9,10 @@ curl --data-binary @walk.skeleton "http://127.0.0.1:8000/recognise?name=walk.ske
 The body of a request is the file; `name` is its name, whose suffix tells the format. The answer is that of the pipeline, an
 error is an object with `detail`, a sentence. `GET /health` tells what the server reads, and `/docs` describes every parameter.
 
+With `--writer smollm2`, a language model rewords the reasons; `--writer own` is that of the recogniser, if it was frozen in
+training and follows instructions. Requests cannot choose it. A text is used if all of its statements were measured. It takes
+seconds per recording, which others of its batch wait for: choose `--batch_size` and `--seconds` accordingly.
+
 A single thread answers the requests, in batches. `--max_mib` limits the size of a file, `--seconds` the time in which it
 arrives and that of its answer, and `--max_requests` the number of requests at the same time: one more is refused (503), so that
 the queue cannot grow. A file is written into a temporary folder, under a name that the server chooses, and is removed with its
@@ -28,6 +32,10 @@ def main() -> None:
     parser.add_argument("model", metavar="MODEL", help="folder or Hub repository of a recogniser")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (default: 8000)")
+    parser.add_argument(
+        "--writer",
+        help="language model that rewords the reasons: a repository, a folder, a GGUF file, smollm2, or own (default: rules)",
+    )
     limits = (
         parser.add_argument(
             "--batch_size", type=int, default=16, help="recordings that the model reads at a time (default: 16)"
@@ -56,7 +64,7 @@ def main() -> None:
         from action_llm_recipes.hub.server import Limits, build
     except ImportError as error:
         raise SystemExit("hub/serve.py needs fastapi and uvicorn: pip install -e '.[serve]'") from error
-    app = build(given.model, Limits(**{limit.dest: getattr(given, limit.dest) for limit in limits}))
+    app = build(given.model, Limits(**{limit.dest: getattr(given, limit.dest) for limit in limits}), given.writer)
     uvicorn.run(app, host=given.host, port=given.port, access_log=False)
 
 

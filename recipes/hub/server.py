@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import FastAPI, HTTPException, Query, Request
 from pydantic import BaseModel, Field
 from starlette.requests import ClientDisconnect
 
 from action_llm.versions import __version__
+from action_llm.written_reasons import load_writer
 from action_llm_recipes.hub.demo import load_pipeline, pose_estimator, readable_suffixes, reads_skeletons
 from action_llm_recipes.hub.handler import file_name
 
@@ -50,6 +51,13 @@ class Answer(BaseModel):
     unsure: bool = Field(False, description="true if the score is below the threshold of the model, else absent")
     warnings: list[str] = Field([], description="reasons to doubt the answer; absent if there are none")
     reason: str = Field("", description="with explain: what speaks for the class")
+    reason_by: Literal["rules", "language model"] = Field(
+        "rules", description="with explain, if the server has a writer: who worded the reason"
+    )
+    statements: dict[str, int] = Field(
+        {},
+        description="with explain, if the server has a writer: the numbers of its statements by the outcome of their check",
+    )
     description: str = Field("", description="with explain, for some models: what the person does")
 
 
@@ -126,14 +134,19 @@ class Batches:
             return [[{"error": str(error)}] if isinstance(error, ValueError) else error]
 
 
-def build(model: str, limits: Limits) -> FastAPI:
+def build(model: str, limits: Limits, writer: str | None = None) -> FastAPI:
     """The application.
 
     Args:
         model: folder or repository of a recogniser.
         limits: limits of the requests.
+        writer: name of the language model that rewords all reasons (`load_writer`); requests cannot choose it.
+
+    Raises:
+        ValueError: if the writer cannot write.
     """
     recognise = load_pipeline(model)
+    rewording = {} if writer is None else {"writer": load_writer(writer, recognise.model, recognise.processor)}
     estimator = pose_estimator() if reads_skeletons(recognise) else None
     suffixes = readable_suffixes(recognise, estimator)
     batches = Batches(recognise, limits.batch_size)
@@ -194,7 +207,7 @@ def build(model: str, limits: Limits) -> FastAPI:
             with tempfile.TemporaryDirectory(prefix="action-llm-serve-") as folder:
                 path = Path(folder, name)
                 await within(limits.seconds, 408, receive(request.stream(), path, limits.max_mib))
-                settings = {"explain": explain, "fps": fps, "pose": estimator}
+                settings = {"explain": explain, "fps": fps, "pose": estimator, **(rewording if explain else {})}
                 answers = await within(limits.seconds, 504, batches.answer(str(path), settings))
         finally:
             open_requests -= 1

@@ -1,12 +1,24 @@
 """Reasons by a language model are used if every statement is measured; others are rejected, and the reason is that by rules."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from skeleton_people import RIGHT_HAND, ease, moved, still
-from tiny_models import tiny_llm, tiny_recogniser, tiny_tokenizer
+from tiny_models import (
+    CLASS_NAMES,
+    tiny_action_model,
+    tiny_llava,
+    tiny_llm,
+    tiny_processor,
+    tiny_recogniser,
+    tiny_tokenizer,
+)
 from transformers import pipeline
 
+from action_llm import ActionLLMForClassification, ActionLLMProcessor
 from action_llm.motion_narration import narrate
 from action_llm.written_reasons import (
     EXAMPLES,
@@ -16,6 +28,7 @@ from action_llm.written_reasons import (
     _words,
     check_reason,
     first_sentences,
+    load_writer,
 )
 
 CHAT = (
@@ -180,6 +193,83 @@ def test_a_named_language_model_writes(waving, tmp_path, monkeypatch):
     assert sorted(lengths)[-2] < ids.shape[1] / 2, "only one pass is as long as the examples"
     whole = llm.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False, pad_token_id=2)
     assert text == tokenizer.decode(whole[0, ids.shape[1] :], skip_special_tokens=True)
+
+
+def with_frozen_llm(method: str, **processing):
+    """A recogniser whose language model is frozen, with random weights of the method, and that language model alone."""
+    processor = tiny_processor(num_soft_prompts=4 * (method == "prompt"), **processing)
+    processor.tokenizer.chat_template = CHAT
+    model = ActionLLMForClassification.from_llm(
+        tiny_llm("llama-gqa-tied"),
+        action_token_offset=processor.action_token_offset,
+        action_model=tiny_action_model(),
+        class_names=CLASS_NAMES,
+        prefix_length=4 if method == "prefix" else 0,
+        prefix_layers=[0, 1, 2] if method == "prefix" else None,
+        num_soft_prompts=processor.num_soft_prompts,
+    )
+    torch.manual_seed(1)
+    if method == "lora":
+        settings = {"target_modules": r".*language_model\..*_proj", "init_lora_weights": False}
+        get_peft_model(model, LoraConfig(r=8, lora_alpha=64, **settings))
+        model.requires_grad_(False)
+    elif method == "prefix":
+        torch.nn.init.normal_(model.model.prefix.weight, std=10.0)
+    return model, processor, tiny_llm("llama-gqa-tied")
+
+
+@pytest.mark.parametrize("method", ["lora", "prefix", "prompt"])
+def test_the_own_language_model_writes_as_before_training(method, waving, facts, tmp_path, monkeypatch):
+    """What it writes is what the language model alone writes, before and after it recognises; its answers stay the same."""
+    monkeypatch.setattr("action_llm.written_reasons.MAX_NEW_TOKENS", 12)
+    model, processor, alone = with_frozen_llm(method)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    model = ActionLLMForClassification.from_pretrained(tmp_path)
+    processor = ActionLLMProcessor.from_pretrained(tmp_path)
+    recognise = pipeline("action-recognition", model=model, processor=processor, device="cpu")
+    writer = load_writer("own", model, processor)
+    alone.generation_config.suppress_tokens = model.generation_config.suppress_tokens  # the padding of the head
+    expected, text = recognise(waving, top_k=None), ReasonWriter(alone, processor.tokenizer).generate(facts.text)
+    for _ in range(2):
+        assert writer.generate(facts.text) == text
+        (found, *others) = recognise(waving, top_k=None, explain=True, writer="own")
+        assert found["reason_by"] == "rules"
+        assert [(entry["label"], entry["score"]) for entry in (found, *others)] == [
+            (entry["label"], entry["score"]) for entry in expected
+        ]
+    assert not any(weight.requires_grad for name, weight in model.named_parameters() if "lora_" in name)
+    if method != "prompt":  # a soft prompt is no part of other prompts
+
+        @contextmanager
+        def stays(model):
+            yield
+
+        for name in ("without_adapter", "without_prompts"):
+            monkeypatch.setattr(f"action_llm.written_reasons.{name}", stays)
+        assert ReasonWriter.of_recogniser(model, processor).generate(facts.text) != text
+
+
+def test_the_weights_of_the_own_language_model_are_shared():
+    model, processor, _ = with_frozen_llm("lora")
+    writer = ReasonWriter.of_recogniser(model, processor)
+    assert {id(weight) for weight in writer.llm.parameters()} == {id(weight) for weight in model.parameters()}
+
+
+def test_an_own_language_model_that_was_trained_or_cannot_chat_is_refused(waving):
+    model, processor = tiny_recogniser("skeletons")
+    processor.tokenizer.chat_template = CHAT
+    with pytest.raises(ValueError, match=r"\(method: full\), .* name another language model, such as 'smollm2'"):
+        load_writer("own", model, processor)
+    model.config.llm_name_or_path = "me/llm"  # a language model that is referred to was not trained
+    assert load_writer("own", model, processor).llm.get_output_embeddings() is model.lm_head
+    processor.tokenizer.chat_template = None
+    with pytest.raises(
+        ValueError, match=r"the language model \(llama\) has no chat format: choose .* such as 'smollm2'"
+    ):
+        load_writer("own", model, processor)
+    with pytest.raises(ValueError, match=r"the language model \(llama\) is part of a vision-language model: choose"):
+        ReasonWriter(tiny_llava(), tiny_tokenizer())
 
 
 @pytest.mark.parametrize(
