@@ -80,8 +80,8 @@ class ExplanationArguments:
     writer: str | None = field(
         default=None,
         metadata={
-            "help": "language model that rewords the reasons: a repository, a folder, a GGUF file, smollm2, or own (that of the "
-            "recogniser). By default, rules write them"
+            "help": "language model that rewords the reasons: a repository, a folder, a GGUF file, smollm2, or own, that of "
+            "the recogniser. By default, rules write them"
         },
     )
     unsure_below: float | None = field(
@@ -369,10 +369,10 @@ def _page(entries: list[dict], metrics: dict) -> str:
     if written := metrics.get("written"):
         counts = written["statements"]
         statements += (
-            f"<p>The language model {html.escape(written['writer'])} wrote {written['accepted'] + written['rejected']} reasons: "
-            f"{written['accepted']} are used, and {written['rejected']} were rejected. Of their statements, "
-            f"{counts['supported']} were measured, {counts['contradicted']} contradict what was measured, and "
-            f"{counts['not checkable']} were not measured.</p>"
+            f"<p>Of {written['accepted'] + written['rejected']} reasons by the language model "
+            f"{html.escape(written['writer'])}, {written['accepted']} are used and {written['rejected']} were rejected. Of "
+            f"their statements, {counts['supported']} were measured, {counts['contradicted']} contradict what was "
+            f"measured, and {counts['not checkable']} were not measured.</p>"
         )
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Explanations</title>

@@ -163,3 +163,9 @@ def moved(body, joints, path, layout="kinect25"):
 
 RIGHT_HAND = ("right_wrist", "right_hand", "right_hand_tip", "right_thumb")
 LEFT_HAND = tuple(name.replace("right", "left") for name in RIGHT_HAND)
+
+
+def hand_wave():
+    """float32 (150, 25, 3): the right hand goes up in the second second, and down in the fourth."""
+    up_and_down = ease(30, 60, 150) - ease(90, 120, 150)
+    return moved(still(5), RIGHT_HAND, np.outer(up_and_down, [0, 0.9, -0.1])).astype(np.float32)

@@ -36,6 +36,7 @@ from action_llm import (
 from action_llm.language_models import text_decoder_of
 from action_llm.modeling_vst import VSTModel
 from action_llm.modeling_vtem import VTEMModel
+from action_llm.written_reasons import ReasonWriter
 
 CLASS_NAMES = [
     "drink water",
@@ -207,6 +208,20 @@ def tiny_recogniser(reads: str, num_codebooks: int = 1):
         llm, action_token_offset=processor.action_token_offset, action_model=action_model, class_names=CLASS_NAMES
     )
     return model, processor
+
+
+def tiny_writer(*texts: str) -> ReasonWriter:
+    """A writer of reasons whose language model answers with these texts in turn; `asked` are the facts that it was told."""
+
+    class Scripted(ReasonWriter):
+        def __init__(self):
+            self.asked = []
+
+        def generate(self, facts):
+            self.asked.append(facts)
+            return texts[(len(self.asked) - 1) % len(texts)]
+
+    return Scripted()
 
 
 def _text(vocab_size: int) -> dict:

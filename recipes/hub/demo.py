@@ -14,7 +14,7 @@ lexicon. Long recordings also have a timeline of actions. `--push_to_space` crea
 `--public`. Only simulated examples are uploaded; a Space has no pose estimator.
 
 With `--writer smollm2`, a language model rewords the reasons; `--writer own` is that of the recogniser, if it was frozen in
-training and follows instructions. A text is shown if all of its statements were measured. A Space can have a repository or `own`.
+training and follows instructions. A text is shown if all of its statements were measured. A Space takes a repository or `own`.
 
 Needs the extra `demo`: `pip install -e '.[demo]'`. A Space contains this file, the player, and the package `action_llm`.
 """
@@ -54,8 +54,8 @@ class DemoArguments:
     writer: str | None = field(
         default=None,
         metadata={
-            "help": "language model that rewords the reasons: a repository, a folder, a GGUF file, smollm2, or own (that of the "
-            "recogniser). By default, rules write them"
+            "help": "language model that rewords the reasons: a repository, a folder, a GGUF file, smollm2, or own, that of "
+            "the recogniser. By default, rules write them"
         },
     )
     port: int = field(default=7860, metadata={"help": "port of the local web server"})
@@ -464,7 +464,7 @@ def space_files(model: str, examples: list[str], writer: str | None = None) -> d
     if not is_on_the_hub(model):
         raise ValueError(f"--model {model}: a Space needs a model that is on the Hub; push it with hub/push.py.")
     if writer not in (None, OWN) and not is_on_the_hub(writer):
-        raise ValueError(f"--writer {writer}: a Space needs a language model that is on the Hub, or {OWN}.")
+        raise ValueError(f"--writer {writer}: a Space needs the repository of a language model, or {OWN}.")
     for path in examples:
         if not Path(path).with_name(SIMULATION_RECORD).is_file():
             raise ValueError(

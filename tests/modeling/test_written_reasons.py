@@ -2,11 +2,10 @@
 
 from contextlib import contextmanager
 
-import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from skeleton_people import RIGHT_HAND, ease, moved, still
+from skeleton_people import hand_wave
 from tiny_models import (
     CLASS_NAMES,
     tiny_action_model,
@@ -15,6 +14,7 @@ from tiny_models import (
     tiny_processor,
     tiny_recogniser,
     tiny_tokenizer,
+    tiny_writer,
 )
 from transformers import pipeline
 
@@ -39,29 +39,13 @@ CHAT = (
 
 @pytest.fixture(scope="module")
 def waving():
-    """The right hand goes up in the second second, and down in the fourth."""
-    up_and_down = ease(30, 60, 150) - ease(90, 120, 150)
-    return moved(still(5), RIGHT_HAND, np.outer(up_and_down, [0, 0.9, -0.1])).astype(np.float32)
+    return hand_wave()
 
 
 @pytest.fixture(scope="module")
 def facts(waving):
     moments = [Moment("raises the right hand from the hips to the head", ((1.0, 1.5), (1.8, 2.0)))]
     return MeasuredFacts("hand wave (right)", moments, narrate(waving))
-
-
-def writer_of(text):
-    """A writer whose language model always answers the same."""
-
-    class Fake(ReasonWriter):
-        def __init__(self):
-            self.asked = []
-
-        def generate(self, facts):
-            self.asked.append(facts)
-            return text
-
-    return Fake()
 
 
 def test_the_language_model_is_told_what_was_measured(facts):
@@ -113,7 +97,7 @@ def test_what_is_measured_is_supported(facts, text):
     ],
 )
 def test_what_is_not_measured_is_no_reason(facts, text, verdicts):
-    reason = writer_of(text).write(facts)
+    reason = tiny_writer(text).write(facts)
     assert [statement.verdict for statement in reason.statements] == verdicts
     assert not reason.is_supported
 
@@ -138,7 +122,7 @@ def test_a_true_reason_is_used_and_others_are_not(waving):
     assert "reason_by" not in by_rules and "statements" not in by_rules
     answer = by_rules["reason"][: by_rules["reason"].index("%.") + 2]
 
-    true = writer_of("The legs are still. The person raises the right hand.")
+    true = tiny_writer("The legs are still. The person raises the right hand.")
     (found, *_) = recognise(waving, explain=True, writer=true)
     assert found["reason"].startswith(f"{answer} The legs are still. The person raises the right hand.")
     assert found["reason_by"] == "language model"
@@ -151,7 +135,7 @@ def test_a_true_reason_is_used_and_others_are_not(waving):
         ("?? the the (", (0, 0, 0)),
         ("", (0, 0, 0)),
     ):
-        (found, *_) = recognise(waving, explain=True, writer=writer_of(text))
+        (found, *_) = recognise(waving, explain=True, writer=tiny_writer(text))
         assert found["reason"] == by_rules["reason"] and found["reason_by"] == "rules"
         assert tuple(found["statements"].values()) == statements
 
@@ -301,4 +285,4 @@ def test_the_recording_is_needed(facts):
     from action_llm.explanations import explain
 
     with pytest.raises(ValueError, match="pass a recording of skeletons, and times"):
-        explain(model, processor, [1, 2, 3], writer=writer_of("The legs are still."))
+        explain(model, processor, [1, 2, 3], writer=tiny_writer("The legs are still."))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from fresh_python import python
 from hub_server import HubServer
-from tiny_models import CLASS_NAMES, tiny_processor, tiny_recogniser
+from skeleton_people import hand_wave
+from tiny_models import CLASS_NAMES, tiny_processor, tiny_recogniser, tiny_writer
 from tiny_poses import BrightCorner
 from tiny_videos import tiny_video
 
@@ -75,6 +76,24 @@ def test_the_player_holds_the_recording_the_sentence_and_the_lexicon(reads_skele
     assert set(answer(str(walk), "falling\n waving \n")[1]) == {"falling", "waving"}
     with pytest.raises(gradio.Error, match="Upload a recording, or choose an example"):
         answer(None, "")
+
+
+def test_who_worded_the_reason_is_told(reads_skeletons, tmp_path, monkeypatch):
+    np.save(tmp_path / "wave.npy", hand_wave())
+    writer = tiny_writer(
+        "The person raises the right hand.", "The person raises the left hand. A <b>dog</b> barks.", ""
+    )
+    monkeypatch.setattr("action_llm.written_reasons.load_writer", lambda name, *recogniser: {"me/chat": writer}[name])
+    page = demo.build(str(reads_skeletons), writer="me/chat")
+    calls = [call for call in page.fns.values() if call.fn is not None]
+    assert {call.concurrency_id for call in calls} == {"recognise"}, "the writer turns the adapter off for a while"
+    (answer,) = (call.fn for call in calls if call.api_name == "recognise")
+    reasons = [answer(str(tmp_path / "wave.npy"), "")[2] for _ in range(3)]
+    assert "The person raises the right hand." in reasons[0]
+    assert reasons[0].endswith("\n\n*Worded by a language model; measured: 1 of 1 statements.*")
+    assert "Strongest evidence" in reasons[1] and "dog" not in reasons[1]
+    assert reasons[1].endswith("of its statements, 0 measured, 1 contradicted, 1 not measured.*")
+    assert reasons[2].endswith("\n\n*Worded by rules.*")
 
 
 def test_what_is_unlike_the_training_is_said_first(reads_skeletons, walk, tmp_path):
@@ -161,7 +180,7 @@ def test_a_video_is_read_by_its_poses_which_are_drawn_over_it(reads_skeletons, t
     BrightCorner.calls = 0
     (tmp_path / "clip.mp4").write_bytes(tiny_video(30))
     recognise, estimator = demo.load_pipeline(str(reads_skeletons)), demo.pose_estimator()
-    shown, scores, reason = demo.answer(recognise, estimator, str(tmp_path / "clip.mp4"), "")
+    shown, scores, reason = demo.answer(recognise, estimator, None, str(tmp_path / "clip.mp4"), "")
     assert BrightCorner.calls == 1 and sum(scores.values()) == pytest.approx(1) and "**Why.**" in reason
     data = data_of(shown)
     assert len(data["poses"]) == len(data["pictures"]) == 10 and data["spans"] == []
@@ -175,7 +194,7 @@ def test_a_video_is_read_by_its_poses_which_are_drawn_over_it(reads_skeletons, t
     monkeypatch.setattr(demo, "LONG", 0.5)
     monkeypatch.setattr(demo, "WINDOW", 0.6)
     monkeypatch.setattr(demo, "STRIDE", 0.3)
-    actions = data_of(demo.answer(recognise, estimator, str(tmp_path / "clip.mp4"), "a\nb")[0])["spans"]
+    actions = data_of(demo.answer(recognise, estimator, None, str(tmp_path / "clip.mp4"), "a\nb")[0])["spans"]
     assert actions[0]["start"] == 0 and actions[-1]["end"] == pytest.approx(1, abs=0.05)
     assert {action["label"] for action in actions} <= {"a", "b"}
 
@@ -257,6 +276,9 @@ def test_recordings_of_people_and_models_of_this_machine_make_no_space(reads_ske
         demo.space_files("me/model", [str(walk)])
     with pytest.raises(ValueError, match="needs a model that is on the Hub"):
         demo.space_files(str(reads_skeletons), [])
+    with pytest.raises(ValueError, match="--writer smollm2: a Space needs the repository of a language model, or own"):
+        demo.space_files("me/model", [], "smollm2")
+    assert demo.space_files("me/model", [], "own")["app.py"].endswith(b"serve(build('me/model', [], 'own'))\n")
     with pytest.raises(FileNotFoundError, match="no file nowhere"):
         demo.main(demo.DemoArguments(str(reads_skeletons), examples=["nowhere"]))
 

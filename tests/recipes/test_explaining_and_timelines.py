@@ -8,6 +8,7 @@ import pytest
 
 from action_llm.skeleton_files import read_skeleton
 from action_llm.timelines import Timeline
+from action_llm.written_reasons import ReasonWriter
 from action_llm_datasets.timelines import Segment
 from action_llm_recipes.timeline import TimelineScore, true_actions
 
@@ -25,6 +26,52 @@ def test_settings_of_explanations(recipes, settings, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         recipes.explain("there is no model", "nor sentences", tmp_path / "why", **settings)
     assert not (tmp_path / "why").exists()
+
+
+def test_reworded_reasons_and_rejected_texts_are_written(recipes, tokenizer, sentences, tmp_path, monkeypatch):
+    class Alternating(ReasonWriter):
+        """Repeats what was measured, and then says what was not."""
+
+        def __init__(self):
+            self.asked = []
+
+        def generate(self, facts):
+            self.asked.append(facts)
+            motion = facts.split("\nMotion: ")[1].split("\nEvidence: ")[0]
+            return motion if len(self.asked) % 2 else "The person flies <b>away</b>. They are happy."
+
+    writer = Alternating()
+    monkeypatch.setattr("action_llm.written_reasons.load_writer", lambda name, *recogniser: {"me/<i>": writer}[name])
+    model = recipes.sft(tokenizer, sentences, tmp_path / "sft", method="none")
+    metrics = recipes.explain(model, sentences, tmp_path / "why", count=8, faithfulness_count=2, writer="me/<i>")
+    entries = [json.loads(text) for text in (tmp_path / "why" / "explanations.jsonl").read_text().splitlines()]
+    written = [entry for entry in entries if entry["written"]]
+    accepted = [entry for entry in written if entry["reason_by"] == "language model"]
+    rejected = [entry for entry in written if entry["reason_by"] == "rules"]
+    assert accepted and rejected and len(writer.asked) == len(written), "texts for the true class are by rules"
+    counts = dict(metrics["written"])
+    verdicts = counts.pop("statements")
+    assert counts == {
+        "writer": "me/<i>",
+        "accepted": len(accepted),
+        "rejected": len(rejected),
+        "not_written": len(entries) - len(written),
+    }
+    assert json.loads((tmp_path / "why" / "metrics.json").read_text())["written"] == metrics["written"]
+    page = (tmp_path / "why" / "index.html").read_text()
+    for entry in accepted:
+        assert entry["written"]["text"] in entry["text"]
+        assert {statement["verdict"] for statement in entry["written"]["statements"]} == {"supported"}
+    for entry in rejected:
+        assert "flies" not in entry["text"]
+        assert [statement["verdict"] for statement in entry["written"]["statements"]] == ["not checkable"] * 2
+    assert verdicts["not checkable"] == 2 * len(rejected) and verdicts["contradicted"] == 0
+    assert page.count("Reason, worded by the language model") == len(accepted)
+    assert page.count("The person flies &lt;b&gt;away&lt;/b&gt;. They are happy.") == len(rejected)
+    assert page.count("They are happy” (not measured).") == len(rejected) and "me/&lt;i&gt;" in page
+
+    metrics = recipes.explain(model, sentences, tmp_path / "rules", count=1, faithfulness_count=1)
+    assert "written" not in metrics and "by the language model" not in (tmp_path / "rules" / "index.html").read_text()
 
 
 def test_an_unknown_split_is_refused_on_the_command_line(capsys):

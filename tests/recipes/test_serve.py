@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import http.client
+import io
 import json
 import os
 import socket
@@ -17,7 +18,8 @@ from urllib.parse import urlencode
 
 import numpy as np
 import pytest
-from tiny_models import tiny_recogniser
+from skeleton_people import hand_wave
+from tiny_models import tiny_recogniser, tiny_writer
 from transformers import pipeline
 
 fastapi = pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
@@ -68,9 +70,9 @@ def serving(recognise, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     @contextlib.contextmanager
-    def start(batch_size=4, max_mib=1, max_requests=8, seconds=30.0):
+    def start(batch_size=4, max_mib=1, max_requests=8, seconds=30.0, writer=None):
         limits = server.Limits(batch_size, max_mib, max_requests, seconds)
-        app = server.build("tiny", limits)
+        app = server.build("tiny", limits, writer)
         running = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))
         thread = threading.Thread(target=running.run)
         thread.start()
@@ -138,6 +140,24 @@ def test_each_answer_in_a_batch_is_that_of_the_file_alone(serving, recognise, wa
         assert watched.calls == [1, 4, 2]
         explained = ask(port, walks[1].name, walks[1].read_bytes(), explain=True, fps=15)[1][0]
         assert explained["reason"] == recognise(str(walks[1]), explain=True, fps=15)[0]["reason"]
+
+
+def test_the_operator_chooses_the_writer(serving, monkeypatch):
+    """Reasons alone take its time, and a request can neither choose it nor have it on a server without one."""
+    body, writer = io.BytesIO(), tiny_writer("The person raises the right hand.", "The person raises the left hand.")
+    np.save(body, hand_wave())
+    loaded = []
+    monkeypatch.setattr(server, "load_writer", lambda name, *recogniser: loaded.append(name) or writer)
+    with serving() as (port, _):
+        (status, (best, *_), _) = ask(port, "wave.npy", body.getvalue(), explain=True, writer="me/chat")
+        assert status == 200 and not {"reason_by", "statements"} & set(best) and not loaded
+    with serving(writer="me/chat") as (port, _):
+        assert "reason" not in ask(port, "wave.npy", body.getvalue())[1][0] and not writer.asked
+        answers = [ask(port, "wave.npy", body.getvalue(), explain=True, writer="other")[1][0] for _ in range(2)]
+    assert loaded == ["me/chat"] and len(writer.asked) == 2
+    assert [answer["reason_by"] for answer in answers] == ["language model", "rules"]
+    assert answers[0]["statements"] == {"supported": 1, "contradicted": 0, "not checkable": 0}
+    assert answers[1]["statements"]["contradicted"] == 1 and "left hand" not in answers[1]["reason"]
 
 
 def test_what_is_wrong_is_refused(serving, walks, tmp_path, monkeypatch):
@@ -226,6 +246,9 @@ def test_the_command_checks_its_limits_and_listens_on_this_machine(monkeypatch, 
     assert (started["host"], started["port"]) == ("127.0.0.1", 8001)
     described = started["app"].openapi()["paths"]["/recognise"]["post"]
     assert ".mp4" in described["parameters"][0]["description"] and set(described["responses"]) >= {"413", "503"}
+    monkeypatch.setattr(sys, "argv", ["action-llm-serve", str(tmp_path), "--writer", "smollm2"])
+    with pytest.raises(ValueError, match="writer: this model reads videos"):
+        serve.main()
     for option in ("--seconds", "--max_requests"):
         monkeypatch.setattr(sys, "argv", ["action-llm-serve", str(tmp_path), option, "0"])
         with pytest.raises(SystemExit):
