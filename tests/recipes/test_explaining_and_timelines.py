@@ -62,13 +62,15 @@ def test_reworded_reasons_and_rejected_texts_are_written(recipes, tokenizer, sen
     for entry in accepted:
         assert entry["written"]["text"] in entry["text"]
         assert {statement["verdict"] for statement in entry["written"]["statements"]} == {"supported"}
-    for entry in rejected:
-        assert "flies" not in entry["text"]
+    untrue = [entry for entry in written if "flies" in entry["written"]["text"]]
+    for entry in untrue:
+        assert entry["reason_by"] == "rules" and "flies" not in entry["text"]
         assert [statement["verdict"] for statement in entry["written"]["statements"]] == ["not checkable"] * 2
-    assert verdicts["not checkable"] == 2 * len(rejected) and verdicts["contradicted"] == 0
+    assert verdicts["not checkable"] == 2 * len(untrue) == 2 * (len(written) // 2)
+    assert verdicts["supported"] >= len(accepted)
     assert page.count("Reason, worded by the language model") == len(accepted)
-    assert page.count("The person flies &lt;b&gt;away&lt;/b&gt;. They are happy.") == len(rejected)
-    assert page.count("They are happy” (not measured).") == len(rejected) and "me/&lt;i&gt;" in page
+    assert page.count("The person flies &lt;b&gt;away&lt;/b&gt;. They are happy.") == len(untrue)
+    assert page.count("They are happy” (not measured).") == len(untrue) and "me/&lt;i&gt;" in page
 
     metrics = recipes.explain(model, sentences, tmp_path / "rules", count=1, faithfulness_count=1)
     assert "written" not in metrics and "by the language model" not in (tmp_path / "rules" / "index.html").read_text()

@@ -157,7 +157,7 @@ def test_the_operator_chooses_the_writer(serving, monkeypatch):
     assert loaded == ["me/chat"] and len(writer.asked) == 2
     assert [answer["reason_by"] for answer in answers] == ["language model", "rules"]
     assert answers[0]["statements"] == {"supported": 1, "contradicted": 0, "not checkable": 0}
-    assert answers[1]["statements"]["contradicted"] == 1 and "left hand" not in answers[1]["reason"]
+    assert answers[1]["statements"]["contradicted"] == 1 and "raises the left hand" not in answers[1]["reason"]
 
 
 def test_what_is_wrong_is_refused(serving, walks, tmp_path, monkeypatch):
