@@ -370,9 +370,9 @@ def _page(entries: list[dict], metrics: dict) -> str:
         counts = written["statements"]
         statements += (
             f"<p>Of {written['accepted'] + written['rejected']} reasons by the language model "
-            f"{html.escape(written['writer'])}, {written['accepted']} are used and {written['rejected']} were rejected. Of "
-            f"their statements, {counts['supported']} were measured, {counts['contradicted']} contradict what was "
-            f"measured, and {counts['not checkable']} were not measured.</p>"
+            f"{html.escape(written['writer'])}, {written['accepted']} passed the check; the others are by rules. Of their "
+            f"statements, {counts['supported']} were measured, {counts['contradicted']} contradict what was measured, and "
+            f"{counts['not checkable']} were not measured.</p>"
         )
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Explanations</title>
