@@ -277,12 +277,12 @@ def worded_by(best: dict) -> str:
         return ""
     supported, contradicted, others = (best["statements"][verdict] for verdict in VERDICTS)
     if best["reason_by"] == "language model":
-        return f"\n\n*Worded by a language model; measured: {supported} of {supported} statements.*"
+        return f"\n\n*Worded by a language model (statements measured: {supported} of {supported}).*"
     if contradicted + others == 0:
         return "\n\n*Worded by rules.*"
     return (
-        "\n\n*Worded by rules. The text of a language model was rejected: of its statements, "
-        f"{supported} measured, {contradicted} contradicted, {others} not measured.*"
+        "\n\n*Worded by rules. The text of a language model was rejected "
+        f"(statements measured: {supported}, contradicted: {contradicted}, not measured: {others}).*"
     )
 
 

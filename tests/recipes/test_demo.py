@@ -90,9 +90,9 @@ def test_who_worded_the_reason_is_told(reads_skeletons, tmp_path, monkeypatch):
     (answer,) = (call.fn for call in calls if call.api_name == "recognise")
     reasons = [answer(str(tmp_path / "wave.npy"), "")[2] for _ in range(3)]
     assert "The person raises the right hand." in reasons[0]
-    assert reasons[0].endswith("\n\n*Worded by a language model; measured: 1 of 1 statements.*")
+    assert reasons[0].endswith("\n\n*Worded by a language model (statements measured: 1 of 1).*")
     assert "Strongest evidence" in reasons[1] and "dog" not in reasons[1]
-    assert reasons[1].endswith("of its statements, 0 measured, 1 contradicted, 1 not measured.*")
+    assert reasons[1].endswith("(statements measured: 0, contradicted: 1, not measured: 1).*")
     assert reasons[2].endswith("\n\n*Worded by rules.*")
 
 
