@@ -172,10 +172,20 @@ class ActionVQVAEConfig(ActionModelConfig):
     familiar_distance: float | int | None = None
 
     def validate_sizes(self):
-        """Sizes must be positive, the codebook size even, and the number of words must fit into 62 bits."""
+        """Sizes must be positive, the codebook size even, the number of words within 62 bits, and channels shared evenly."""
         self.check_sizes("num_persons", "num_joints", "num_coordinates", "hidden_width", "num_downsamplings")
         self.check_sizes("num_residual_blocks", "dilation_growth", "codebook_dim", "num_codebooks")
         self.check_sizes("mmd_num_kernels", "mmd_num_words")
+        if self.codebook_size < 2 or self.codebook_size % 2:
+            raise ValueError(
+                f"`codebook_size` must be an even number, because tokens are paired, got {self.codebook_size}."
+            )
+        # In a language model's input, a word is one integer.
+        if self.num_codebooks > 62 or self.codebook_size**self.num_codebooks >= 2**62:
+            raise ValueError(
+                f"`num_codebooks` {self.num_codebooks} of `codebook_size` {self.codebook_size} make more than 2**62 words, the "
+                "most that can be numbered."
+            )
         channels, number = self.latent_channels, self.num_codebooks
         if channels is not None and (channels < 1 or channels % number):
             raise ValueError(
