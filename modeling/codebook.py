@@ -6,7 +6,7 @@ the language model read the codes there. The codebooks differ only in the distan
 log₀(exp₀(v)) = v, the nearest token in the ball is read as its own row of the codebook (LLM-AR, Eq. 8 to 10).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple, Self
 
 import torch
@@ -80,19 +80,18 @@ class Codebook(nn.Module):
             self.register_buffer("initialized", torch.empty((), dtype=torch.bool))
 
     @classmethod
-    def from_config(cls, config, size: int | None = None, dim: int | None = None, **settings) -> Self:
+    def from_config(cls, config, size: int | None = None, **settings) -> Self:
         """
         The codebook of an action model.
 
         Args:
             config ([`~action_model_config.ActionModelConfig`]): configuration of the action model.
             size (`int`, *optional*, defaults to `config.codebook_size`): number of codes.
-            dim (`int`, *optional*, defaults to `config.codebook_dim`): width of a code.
             **settings: further arguments of the constructor.
         """
         return cls(
             config.codebook_size if size is None else size,
-            config.codebook_dim if dim is None else dim,
+            config.codebook_dim,
             ema_decay=config.ema_decay,
             train_by_ema=config.codebook_training == "ema",
             dead_code_threshold=config.dead_code_threshold,
@@ -245,9 +244,9 @@ class PoincareCodebook(Codebook):
         self.curvature = curvature
 
     @classmethod
-    def from_config(cls, config, size: int | None = None, dim: int | None = None, **settings) -> Self:
+    def from_config(cls, config, size: int | None = None, **settings) -> Self:
         """See [`Codebook.from_config`]; `config.curvature` is the curvature."""
-        return super().from_config(config, size, dim, curvature=config.curvature, **settings)
+        return super().from_config(config, size, curvature=config.curvature, **settings)
 
     def pairwise_distance(self, latents: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         return pairwise_tangent_distance(latents, codes, self.curvature)
@@ -294,34 +293,4 @@ def residual_quantize(
     return quantized, residuals
 
 
-def product_quantize(
-    codebooks: Sequence[Codebook], latents: torch.Tensor, update_codes: bool = True
-) -> tuple[list[Quantized], list[torch.Tensor]]:
-    """
-    Product quantisation (Jégou, Douze and Schmid 2011): each codebook quantises its own channels.
-
-    Args:
-        codebooks (`Sequence[Codebook]`): R codebooks; those in training mode are updated.
-        latents (`torch.Tensor` of shape `(num_latents, R * dim)`):
-            float32; only valid latents if codebooks are updated. The first `dim` channels are those of the first codebook.
-        update_codes (`bool`, defaults to `True`): whether codebooks in training mode are updated.
-
-    Returns:
-        `tuple` of the `Quantized` channels of each codebook, and these channels (num_latents, dim) themselves.
-    """
-    parts = [part.contiguous() for part in latents.chunk(len(codebooks), dim=1)]
-    quantized = [
-        codebook(part) if update_codes else codebook.lookup(part)
-        for codebook, part in zip(codebooks, parts, strict=True)
-    ]
-    return quantized, parts
-
-
-__all__ = [
-    "Codebook",
-    "EuclideanCodebook",
-    "PoincareCodebook",
-    "Quantized",
-    "product_quantize",
-    "residual_quantize",
-]
+__all__ = ["Codebook", "EuclideanCodebook", "PoincareCodebook", "Quantized", "residual_quantize"]

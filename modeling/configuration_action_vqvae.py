@@ -40,13 +40,7 @@ class ActionVQVAEConfig(ActionModelConfig):
         num_codebooks (`int`, defaults to 1):
             Number R of codebooks of the residual quantisation: each codebook quantises the residual of those before it, and a
             word is the sum of R codes. LLM-AR has one. Token u of codebook r has the id `r * codebook_size + u`. The language
-            priors (LLM-AR, Eq. 7) apply to the first codebook. With `latent_channels`, codebooks quantise different channels.
-        latent_channels (`int`, *optional*):
-            Number of channels to which the encoder's output is reduced before quantisation, a multiple of `num_codebooks`. Each
-            is normalised over the tokens of a batch and bounded by tanh, and each codebook quantises its own
-            `latent_channels / num_codebooks` of them (product quantisation) instead of the residual of others. A linear map
-            makes codes `codebook_dim` wide; a word is still the sum of R codes. `None`: the encoder's output has `codebook_dim`
-            channels (LLM-AR).
+            priors (LLM-AR, Eq. 7) apply to the first codebook.
         streams (`list[str]`, defaults to `["joints"]`):
             Inputs of the encoder, concatenated in this order. `"joints"`: positions (LLM-AR). `"bones"`: the position of each
             joint relative to its parent in `joint_parents`. `"motion"`: the displacement since the last frame, multiplied by
@@ -68,8 +62,7 @@ class ActionVQVAEConfig(ActionModelConfig):
             A latent is the encoder's output times `latent_scale / sqrt(codebook_dim)`. With 1, its norm is the root mean
             square of the encoder's channels, which keeps it below about 2, where the ball has room, at any width. Codes,
             distances and the language model's input are in these scaled coordinates. The decoder undoes the scale, and the
-            losses of LLM-AR, Eq. 11, are means over the unscaled channels. With `latent_channels`, codebooks see these times
-            `latent_scale`.
+            losses of LLM-AR, Eq. 11, are means over the unscaled channels.
         quantize (`bool`, defaults to `True`):
             `False`: no codebook; the decoder reads the latents (LLM-AR, Table 5).
         decodes (`bool`, defaults to `True`):
@@ -137,7 +130,6 @@ class ActionVQVAEConfig(ActionModelConfig):
     codebook_dim: int = 5120
     codebook_size: int = 512
     num_codebooks: int = 1
-    latent_channels: int | None = None
     streams: list[str] = field(default_factory=lambda: ["joints"])
     joint_parents: list[int] | None = None
     pelvis: list[int] | None = None
@@ -172,7 +164,7 @@ class ActionVQVAEConfig(ActionModelConfig):
     familiar_distance: float | int | None = None
 
     def validate_sizes(self):
-        """Sizes must be positive, the codebook size even, the number of words within 62 bits, and channels shared evenly."""
+        """Sizes must be positive, the codebook size even, and the number of words must fit into 62 bits."""
         self.check_sizes("num_persons", "num_joints", "num_coordinates", "hidden_width", "num_downsamplings")
         self.check_sizes("num_residual_blocks", "dilation_growth", "codebook_dim", "num_codebooks")
         self.check_sizes("mmd_num_kernels", "mmd_num_words")
@@ -185,12 +177,6 @@ class ActionVQVAEConfig(ActionModelConfig):
             raise ValueError(
                 f"`num_codebooks` {self.num_codebooks} of `codebook_size` {self.codebook_size} make more than 2**62 words, the "
                 "most that can be numbered."
-            )
-        channels, number = self.latent_channels, self.num_codebooks
-        if channels is not None and (channels < 1 or channels % number):
-            raise ValueError(
-                f"`latent_channels` must be a multiple of `num_codebooks`, {number}, since each codebook has its own channels, "
-                f"got {channels}."
             )
 
     def validate_streams(self):

@@ -12,14 +12,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, logging
 
 from .action_sentence import ActionEncoderOutput
-from .codebook import (
-    TRAINING_BUFFERS,
-    Codebook,
-    EuclideanCodebook,
-    PoincareCodebook,
-    product_quantize,
-    residual_quantize,
-)
+from .codebook import TRAINING_BUFFERS, Codebook, EuclideanCodebook, PoincareCodebook, residual_quantize
 from .collectives import sum_over_ranks, world_size
 from .configuration_action_vqvae import RELATION_ENDS, ActionVQVAEConfig
 from .language_priors import (
@@ -40,8 +33,6 @@ logger = logging.get_logger(__name__)
 MOTION_SECONDS = 0.2
 # The smallest divisor of closeness: the bodies of absent people have no extent.
 LEAST_LENGTH = 1e-6
-# Normalisation of `latent_channels`: the share of a batch in the moving averages, and what is added to variances, as in torch.
-NORMALISATION_RATE, NORMALISATION_EPSILON = 0.1, 1e-5
 # Errors of closeness and facing, which are at most 1 in size, count by their squares up to this one, and linearly beyond.
 RELATION_BETA = 0.1
 
@@ -233,8 +224,7 @@ class SkeletonStreams(nn.Module):
 
 
 class ActionVQVAEEncoder(nn.Module):
-    """Features (batch_size, num_channels, num_frames) → latents (batch_size, codebook_dim, num_tokens), or with fewer channels
-    (`latent_channels`)."""
+    """Features (batch_size, num_channels, num_frames) → latents (batch_size, codebook_dim, num_tokens)."""
 
     def __init__(self, config: ActionVQVAEConfig):
         super().__init__()
@@ -245,8 +235,7 @@ class ActionVQVAEEncoder(nn.Module):
             MaskedConv1d(width, width, kernel_size=4, stride=2, padding=1) for _ in range(config.num_downsamplings)
         )
         self.stacks = nn.ModuleList(ActionVQVAEResidualStack(config) for _ in range(config.num_downsamplings))
-        channels = config.latent_channels or config.codebook_dim
-        self.output_conv = MaskedConv1d(width, channels, kernel_size=3, padding=1)
+        self.output_conv = MaskedConv1d(width, config.codebook_dim, kernel_size=3, padding=1)
 
     def forward(self, hidden_states: torch.Tensor, masks: list[torch.Tensor | None]) -> torch.Tensor:
         """`masks`: the mask of the frames, and the mask after each downsampling."""
@@ -257,67 +246,6 @@ class ActionVQVAEEncoder(nn.Module):
             hidden_states = down_conv(hidden_states, masks[level])
             hidden_states = stack(hidden_states, masks[level + 1])
         return self.output_conv(hidden_states, masks[-1])
-
-
-class ActionVQVAEBottleneck(nn.Module):
-    """
-    Bounds a few channels before quantisation, and maps their codes to words.
-
-    So few channels, all in use and of equal scale, leave the encoder little room to learn training recordings by heart; and no
-    code is lost, as no channel can grow out of reach of its codebook.
-    """
-
-    def __init__(self, config: ActionVQVAEConfig):
-        super().__init__()
-        self.num_codebooks = config.num_codebooks
-        self.register_buffer("mean", torch.zeros(config.latent_channels, dtype=torch.float32))
-        self.register_buffer("variance", torch.ones(config.latent_channels, dtype=torch.float32))
-        self.expand = nn.Linear(config.latent_channels, config.codebook_dim)
-
-    def forward(
-        self, latents: torch.Tensor, valid: torch.Tensor, by_batch: bool = False, update_averages: bool = False
-    ) -> torch.Tensor:
-        """
-        Normalises and bounds latents.
-
-        Args:
-            latents (`torch.Tensor` of shape `(batch_size, num_tokens, latent_channels)`): float32.
-            valid (`torch.Tensor` of shape `(batch_size, num_tokens)`): bool.
-            by_batch (`bool`, defaults to `False`):
-                Whether mean and variance are those of the valid latents of all ranks, as in training, and not their moving
-                averages. All ranks must take part.
-            update_averages (`bool`, defaults to `False`): with `by_batch`, whether the moving averages follow.
-
-        Returns:
-            `torch.Tensor` of the shape of `latents`, between -1 and 1.
-        """
-        mean, variance = self.mean, self.variance
-        if by_batch:
-            chosen = latents[valid]
-            count = sum_over_ranks(torch.tensor(float(len(chosen)), device=latents.device)).clamp_min(1)
-            mean = sum_over_ranks(chosen.sum(dim=0)) / count
-            variance = sum_over_ranks((chosen - mean).square().sum(dim=0)) / count
-            if update_averages:
-                self.mean.lerp_(mean.detach(), NORMALISATION_RATE)
-                self.variance.lerp_(variance.detach() * count / (count - 1).clamp_min(1), NORMALISATION_RATE)
-        return torch.tanh((latents - mean) * torch.rsqrt(variance + NORMALISATION_EPSILON))
-
-    def words(self, latents: torch.Tensor) -> torch.Tensor:
-        """Words (..., codebook_dim) of bounded latents or codes (..., latent_channels), float32."""
-        with torch.autocast(device_type=latents.device.type, enabled=False):
-            return self.expand(latents)
-
-    def codes(self, codebooks: list[torch.Tensor]) -> torch.Tensor:
-        """
-        The codes (num_action_tokens, codebook_dim) whose sums are words.
-
-        Args:
-            codebooks (`list[torch.Tensor]`): codes (codebook_size, latent_channels / num_codebooks) of each codebook.
-        """
-        # The first codebook has the bias.
-        weights = self.expand.weight.chunk(self.num_codebooks, dim=1)
-        wide = [codes @ weight.T for codes, weight in zip(codebooks, weights, strict=True)]
-        return torch.cat([wide[0] + self.expand.bias, *wide[1:]])
 
 
 class ActionVQVAEDecoder(nn.Module):
@@ -351,22 +279,19 @@ class ActionVQVAEPreTrainedModel(SavedWeights, PreTrainedModel):
     main_input_name = "input_features"
     input_modalities = ("time",)
     # Distances in the Poincaré ball grow exponentially with the norm: half precision cannot resolve them.
-    _keep_in_fp32_modules_strict = ["quantizer", "refinements", "bottleneck"]
+    _keep_in_fp32_modules_strict = ["quantizer", "refinements"]
 
     @torch.no_grad()
     def _init_weights(self, module):
-        if isinstance(module, nn.Conv1d | nn.Linear):
+        if isinstance(module, nn.Conv1d):
             init.kaiming_uniform_(module.weight, a=math.sqrt(5))
-            bound = 1 / math.sqrt(module.weight[0].numel())
+            bound = 1 / math.sqrt(module.in_channels * module.kernel_size[0])
             init.uniform_(module.bias, -bound, bound)
-        elif isinstance(module, ActionVQVAEBottleneck):
-            init.zeros_(module.mean)
-            init.ones_(module.variance)
         elif isinstance(module, Codebook):
-            # A later codebook of residuals that is still to start at k-means centres adds nothing until then.
-            waits = module.kmeans_init and module is not self.quantizer and self.config.latent_channels is None
+            # A later codebook that is still to start at k-means centres adds nothing until then.
+            waits = module.kmeans_init and module is not self.quantizer
             norm = 0.0 if waits else self.config.codebook_init_norm
-            module.reset_parameters(norm / math.sqrt(module.weight.shape[1]))
+            module.reset_parameters(norm / math.sqrt(self.config.codebook_dim))
 
 
 class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
@@ -390,15 +315,11 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         super().__init__(config)
         self.encoder = ActionVQVAEEncoder(config)
         self.decoder = ActionVQVAEDecoder(config) if config.decodes else None
-        # From words to tangent coordinates, as a language model reads them, and from latents to those of the codebooks.
-        self.latent_scale = self.quantizer_scale = config.latent_scale / math.sqrt(config.codebook_dim)
-        self.bottleneck, width = None, config.codebook_dim
-        if config.latent_channels is not None:
-            self.bottleneck, width = ActionVQVAEBottleneck(config), config.latent_channels // config.num_codebooks
-            self.quantizer_scale = float(config.latent_scale)
+        # From the encoder's output to tangent coordinates.
+        self.latent_scale = config.latent_scale / math.sqrt(config.codebook_dim)
         if config.quantize:
             codebook_class = PoincareCodebook if config.geometry == "poincare" else EuclideanCodebook
-            codebooks = [codebook_class.from_config(config, dim=width) for _ in range(config.num_codebooks)]
+            codebooks = [codebook_class.from_config(config) for _ in range(config.num_codebooks)]
             self.quantizer = codebooks[0]
             self.refinements = nn.ModuleList(codebooks[1:])
         # Until the first optimiser step has been checked for enough latents.
@@ -410,10 +331,9 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         """Codes (num_action_tokens, codebook_dim), float32: tangent coordinates, as `decode` and a language model read them."""
         if not self.config.quantize:
             raise ValueError("this model has no codebook: its configuration has `quantize=False`")
-        codebooks = [codebook.weight for codebook in (self.quantizer, *self.refinements)]
-        if self.bottleneck is not None:
-            return self.bottleneck.codes([codes / self.quantizer_scale for codes in codebooks]) * self.latent_scale
-        return torch.cat(codebooks) if self.refinements else codebooks[0]
+        if not self.refinements:
+            return self.quantizer.weight
+        return torch.cat([codebook.weight for codebook in (self.quantizer, *self.refinements)])
 
     def encode(
         self,
@@ -436,13 +356,13 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
                 Time of the first frame of each sample, in seconds.
         """
         hidden_states, token_mask = self._encode(input_features, feature_attention_mask)
-        latents = self._words(hidden_states, token_mask) * self.latent_scale
+        latents = hidden_states * self.latent_scale
         action_ids, action_embeds = None, latents
         if self.config.quantize:
             # Padded positions are quantised too, as latents of 0, and masked below.
-            flat = (hidden_states * self.quantizer_scale).flatten(0, 1)
+            flat = latents.flatten(0, 1)
             with torch.autocast(device_type=latents.device.type, enabled=False):
-                quantized, _ = self._quantize(flat, update_codes=False)
+                quantized, _ = residual_quantize((self.quantizer, *self.refinements), flat, update_codes=False)
             codes = torch.stack([residual.ids for residual in quantized], dim=-1).unflatten(0, token_mask.shape)
             action_ids = self._token_ids(codes, token_mask)
             action_embeds = self._word_embeds(action_ids) * token_mask[..., None]
@@ -532,9 +452,7 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
                 f"`target_features` must have the shape {tuple(input_features.shape)} of `input_features`, "
                 f"got {tuple(target_features.shape)}."
             )
-        hidden_states, token_mask = self._encode(
-            input_features, feature_attention_mask, by_batch=self.training, update_averages=self.training
-        )
+        hidden_states, token_mask = self._encode(input_features, feature_attention_mask)
         valid = token_mask.bool()
 
         terms, loss = {}, 0.0
@@ -543,8 +461,8 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             if len(valid_states) == 0:
                 raise ValueError("`feature_attention_mask` leaves no valid token in the batch.")
             with torch.autocast(device_type=hidden_states.device.type, enabled=False):
-                scale = self.quantizer_scale
-                quantized, residuals = self._quantize(valid_states * scale)
+                scale = self.latent_scale
+                quantized, residuals = residual_quantize((self.quantizer, *self.refinements), valid_states * scale)
                 loss = self._usage_losses(terms, quantized[0].distances, quantized[0].ids, valid, step_usage)
                 if word_embeddings is not None:
                     loss = loss + self._word_loss(terms, word_embeddings)
@@ -558,12 +476,11 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             terms["action_ids"] = self._token_ids(ids, token_mask)
             # Eq. 11 in the encoder's units: the losses are means over its channels.
             codes = [residual.embeds / scale for residual in quantized]
-            first = valid_states if self.bottleneck is None else residuals[0] / scale
-            residuals = [first, *(residual / scale for residual in residuals[1:])]
+            residuals = [valid_states, *(residual / scale for residual in residuals[1:])]
             terms["embedding_loss"] = sum(
                 F.mse_loss(code, residual.detach()) for code, residual in zip(codes, residuals, strict=True)
             )
-            codes = sum(codes) if self.bottleneck is None else torch.cat(codes, dim=1)
+            codes = sum(codes)
             terms["commitment_loss"] = F.mse_loss(valid_states, codes.detach())
             if config.codebook_training == "gradient":
                 loss = loss + config.embedding_weight * terms["embedding_loss"]
@@ -571,7 +488,6 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             # Straight-through: the decoder reads codes, and its gradient is passed to the latents unchanged.
             codes = torch.zeros_like(hidden_states).masked_scatter(valid[..., None], codes.detach())
             hidden_states = hidden_states + (codes - hidden_states).detach()
-        hidden_states = self._words(hidden_states, token_mask)
         if labels is not None and class_embeddings is not None:
             pooled = hidden_states.sum(dim=1) / token_mask.sum(dim=1, keepdim=True).clamp_min(1)
             terms["alignment_loss"] = alignment_loss(pooled, labels, class_embeddings, config.contrast_temperature)
@@ -630,8 +546,7 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         if len(micro_batches) == 1 or not self._samples_usage:
             return nothing
         encoded = [
-            self._encode(inputs["input_features"], inputs.get("feature_attention_mask"), by_batch=True)
-            for inputs in micro_batches
+            self._encode(inputs["input_features"], inputs.get("feature_attention_mask")) for inputs in micro_batches
         ]
         if self.quantizer.waits_for_kmeans:
             self._check_step_size(sum(int(token_mask.sum()) for _, token_mask in encoded) * world_size())
@@ -640,7 +555,7 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         for hidden_states, token_mask in encoded:
             valid = token_mask.bool()
             with torch.autocast(device_type=hidden_states.device.type, enabled=False):
-                latents = hidden_states[valid][:, : self.quantizer.weight.shape[1]] * self.quantizer_scale
+                latents = hidden_states[valid] * self.latent_scale
                 distances = self.quantizer.pairwise_distance(latents, self.quantizer.weight)
                 noises.append(gumbel_noise(distances))
                 usage = gumbel_usage(
@@ -680,27 +595,12 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
         embeds = F.embedding(action_ids, self.codebook)
         return embeds.sum(dim=2) if self.refinements else embeds
 
-    def _quantize(self, latents: torch.Tensor, update_codes: bool = True):
-        """What `product_quantize` returns with `latent_channels`, otherwise `residual_quantize`."""
-        quantize = residual_quantize if self.bottleneck is None else product_quantize
-        return quantize((self.quantizer, *self.refinements), latents, update_codes)
-
-    def _words(self, hidden_states: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
-        """Unscaled words (batch_size, num_tokens, codebook_dim) of latents or codes, 0 where padded."""
-        if self.bottleneck is None:
-            return hidden_states
-        return self.bottleneck.words(hidden_states) * token_mask[..., None]
-
     def _encode(
-        self,
-        input_features: torch.Tensor,
-        feature_attention_mask: torch.Tensor | None,
-        by_batch: bool = False,
-        update_averages: bool = False,
+        self, input_features: torch.Tensor, feature_attention_mask: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Unscaled latents (batch_size, num_tokens, codebook_dim or latent_channels), float32, 0 where padded, and the mask
-        (batch_size, num_tokens) of the tokens. `by_batch` and `update_averages` are of the bottleneck.
+        Unscaled output of the encoder (batch_size, num_tokens, codebook_dim), float32, 0 where padded, and the mask
+        (batch_size, num_tokens) of the tokens.
         """
         channels, multiple = self.config.num_channels, self.config.frames_per_token
         shape = tuple(input_features.shape)
@@ -721,12 +621,9 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
                 masks[level + 1] = downsample_mask(masks[level])
         hidden_states = self.encoder(input_features.transpose(1, 2).float(), masks).float().transpose(1, 2)
         if masks[-1] is None:
-            token_mask = torch.ones(hidden_states.shape[:2], dtype=torch.long, device=hidden_states.device)
-        else:
-            token_mask = masks[-1].squeeze(1).long()
-        if self.bottleneck is not None:
-            hidden_states = self.bottleneck(hidden_states, token_mask.bool(), by_batch, update_averages)
-        return hidden_states if masks[-1] is None else hidden_states * token_mask[..., None], token_mask
+            return hidden_states, torch.ones(hidden_states.shape[:2], dtype=torch.long, device=hidden_states.device)
+        token_mask = masks[-1].squeeze(1).long()
+        return hidden_states * token_mask[..., None], token_mask
 
     def _decode(self, hidden_states: torch.Tensor, token_mask: torch.Tensor | None) -> torch.Tensor:
         """Unscaled hidden states (batch_size, num_tokens, codebook_dim) → features (batch_size, num_frames, num_channels), 0
@@ -824,8 +721,7 @@ class ActionVQVAEModel(ActionVQVAEPreTrainedModel):
             chosen = torch.randperm(len(word_embeddings), device=word_embeddings.device)[: config.mmd_num_words]
             word_embeddings = word_embeddings[chosen]
         weight = config.human_weight * config.mmd_weight
-        codes = self.codebook[: config.codebook_size]
-        codes = codes if weight > 0 else codes.detach()
+        codes = self.quantizer.weight if weight > 0 else self.quantizer.weight.detach()
         terms["mmd_loss"] = maximum_mean_discrepancy(
             codes, word_embeddings, config.mmd_num_kernels, config.mmd_kernel_factor
         )

@@ -553,10 +553,9 @@ def _summary_of_action_model(config: dict) -> str:
         geometry = "hyperbolic" if config.get("geometry", "poincare") == "poincare" else "Euclidean"
         count, size = config.get("num_codebooks", 1), config["codebook_size"]
         if count > 1:
-            kind = "residual" if config.get("latent_channels") is None else "product"
             return (
-                f"Skeletons become sentences of words of {count} action tokens (a VQ-VAE with {kind} quantisation: {count} "
-                f"{geometry} codebooks of size {size})."
+                f"Skeletons become sentences of words of {count} action tokens (a residual VQ-VAE with {count} {geometry} "
+                f"codebooks of size {size})."
             )
         return f"Skeletons become sentences of action tokens (a VQ-VAE with a {geometry} codebook of size {size})."
     codebook = f"a codebook of size {config['codebook_size']}" if quantize else "no codebook: latents stay continuous"

@@ -197,7 +197,7 @@ class SkeletonStage:
         words = self._words[chosen.to(self._words.device)].to(model.device)
         with torch.no_grad():
             mmd = maximum_mean_discrepancy(
-                model.codebook[: config.codebook_size], words, config.mmd_num_kernels, config.mmd_kernel_factor
+                model.quantizer.weight, words, config.mmd_num_kernels, config.mmd_kernel_factor
             )
         return mmd.item()
 
