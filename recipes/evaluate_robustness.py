@@ -89,6 +89,7 @@ def main(arguments: RobustnessArguments, data: DataArguments) -> dict:
     run = RunFolder(arguments.output_dir)
     run.save_config(arguments, data)
     records = [training_record(model) for model in arguments.models]
+    check_seeds(arguments.names, records)
     split = choose_split(arguments.split, records[0])
     rows = dataset["test"] if split == "test" else held_out_rows(dataset["train"])
     evidence = [
@@ -117,6 +118,19 @@ def main(arguments: RobustnessArguments, data: DataArguments) -> dict:
     run.log_finished("Robustness", f"{len(rows)} recordings of {split}")
     logger.info("\n%s\n  in %s", page(metrics), run.path)
     return metrics
+
+
+def check_seeds(names: list[str], records: list[dict]) -> None:
+    """Raises `ValueError` if models of the same name differ by more than the seed; `records` are their training records."""
+    from action_llm_recipes.hub.model_page import differ_by_seed_alone
+
+    first: dict[str, dict] = {}
+    for name, record in zip(names, records, strict=True):
+        if not differ_by_seed_alone(first.setdefault(name, record), record):
+            raise ValueError(
+                f"--names: the models called {name} differ by more than their seed: give those with other settings or data "
+                "another name."
+            )
 
 
 def summary(scores_of_seeds: list, labels) -> dict:

@@ -21,8 +21,8 @@ centre; `--features.fit pad` keeps the whole frame. It is slower than the small 
 The plan of stages, steps and times is shown before training starts. Run the same command again to resume an interrupted run.
 
 The default settings are for 200 to 1,000 training recordings. With n < 200 of them, each stage takes n / 200 of its steps, and
-at least a tenth; with n > 1,000, n / 1,000 times its steps, so that each recording is seen as often as one of 1,000. Settings
-from your own YAML files are not changed.
+at least a tenth; with n > 1,000, n / 1,000 times its steps, so that the number of epochs stays that of 1,000 (not measured).
+Settings from your own YAML files are not changed.
 
 With n < 200, recordings that are held out (marked by `--validation` in a folder) are not trained on, and stage 2 stops early
 when the loss on them no longer falls.

@@ -181,11 +181,13 @@ def read_both(recogniser, estimated, sensed) -> dict[str, dict]:
     return result
 
 
-def as_coco17(recording) -> dict:
-    """A recording as the row that a pose estimator of COCO's 17 joints in two dimensions would give."""
+def as_coco17(recording):
+    """The row that an estimator of COCO's 17 joints in two dimensions would give; a recording of such an estimator as it is."""
     from action_llm.skeleton_layouts import get_layout
     from action_llm_recipes.robustness.conditions import conditions
 
+    if recording.layout == "coco17":
+        return recording
     fields = {name: getattr(recording, name) for name in ("keypoints", "layout", "fps")}
     row = fields | {"shape": recording.keypoints.shape, "sample_id": recording.source}
     (flat,) = (condition for condition in conditions(get_layout(recording.layout)) if condition.level == "coco17")

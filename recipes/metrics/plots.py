@@ -403,11 +403,11 @@ def plot_robustness(
     results: dict[str, dict[str, dict[str, dict]]], path: str | os.PathLike, title: str = "Robustness"
 ):
     """Draws a panel for each group of conditions, with a curve of accuracies for each recogniser, which begins at complete
-    recordings, and their intervals.
+    recordings. Bars are ranges over seeds, or 95 % intervals over recordings of a single model; the legend says which.
 
     Args:
-        results: group → level → name of a recogniser → `accuracy`, `low` and `high`, from 0 to 1; the group "complete" has one
-            level.
+        results: group → level → name of a recogniser → `accuracy`, `low` and `high`, from 0 to 1, and `seeds` if there are
+            several; the group "complete" has one level.
         path: PNG file to write.
         title: title of the figure.
     """
@@ -426,9 +426,11 @@ def plot_robustness(
                 accuracy, low, high = (
                     [100 * entry[name][key] for entry in entries] for key in ("accuracy", "low", "high")
                 )
+                seeds = complete[name].get("seeds")
+                label = f"{name} ({f'range of {len(seeds)} seeds' if seeds else '95 % interval'})"
                 place = np.arange(len(entries)) + (0.12 * (index - (len(complete) - 1) / 2) if line == "none" else 0)
                 axes.errorbar(
-                    place, accuracy, [np.subtract(accuracy, low), np.subtract(high, accuracy)], color=colour, label=name,
+                    place, accuracy, [np.subtract(accuracy, low), np.subtract(high, accuracy)], color=colour, label=label,
                     linestyle=line, marker=marker, markersize=4, linewidth=1.5, elinewidth=0.8,
                 )  # fmt: skip
             axes.set_xticks(range(len(entries)), ["complete", *levels], rotation=35, ha="right")

@@ -13,10 +13,12 @@ from action_llm_recipes.pipeline.stages import STAGES, classes_of, recipe_of
 logger = logging.getLogger(__name__)
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-# The default steps are for numbers of training recordings between these two. Fewer recordings take fewer steps, at least this
-# share; more take more, so that each is seen as often as one of the larger number.
+# The default steps are for numbers of training recordings between these two. With fewer, they shrink in proportion, at most to
+# this share; with more they grow, so that the number of epochs stays that of the larger number.
 FEW_RECORDINGS, MANY_RECORDINGS, LEAST_SHARE = 200, 1000, 0.1
-SCALED = ("max_steps", "warmup_steps", "lr_drop_step", "save_steps", "logging_steps")
+SCALED = ("max_steps", "warmup_steps", "lr_drop_step")
+# Long trainings are saved and logged as often as others.
+INTERVALS = ("save_steps", "logging_steps")
 # Early stopping: number of evaluations on held-out recordings in a full training, and how many without improvement end it.
 EVALUATIONS, PATIENCE = 10, 3
 # Options of run_line.py for all stages.
@@ -110,8 +112,9 @@ def scale_steps(settings: dict, recordings: int) -> dict:
     if share == 1:
         return settings
     # A warm-up below 1 is a share of all steps.
-    counts = {name: settings[name] for name in SCALED if (settings.get(name) or 0) > 1}
-    return settings | {name: max(1, round(share * count)) for name, count in counts.items()}
+    shares = dict.fromkeys(SCALED, share) | dict.fromkeys(INTERVALS, min(share, 1))
+    counts = {name: settings[name] for name in shares if (settings.get(name) or 0) > 1}
+    return settings | {name: max(1, round(shares[name] * count)) for name, count in counts.items()}
 
 
 def with_early_stopping(stage: str, settings: dict, sentences: int) -> dict:

@@ -129,6 +129,14 @@ def test_the_recipe(recipes, tokenizer, sentences, rendered, tmp_path):
         evaluate_robustness.RobustnessArguments(models=[model, model], output_dir="x", names=["a", "b"])
 
 
+def test_models_of_one_name_must_differ_by_seed_alone():
+    first, other = {"seed": 0, "settings": {"max_steps": 10}}, {"seed": 1, "settings": {"max_steps": 10}}
+    evaluate_robustness.check_seeds(["ours", "ours"], [first, other])
+    evaluate_robustness.check_seeds(["ours", "longer"], [first, {"seed": 1, "settings": {"max_steps": 20}}])
+    with pytest.raises(ValueError, match="the models called ours differ by more than their seed"):
+        evaluate_robustness.check_seeds(["ours", "ours"], [first, {"seed": 1, "settings": {"max_steps": 20}}])
+
+
 def test_models_of_one_name_are_seeds():
     """Mean and range, and recordings that cannot be read are mistakes of each seed."""
     labels, right = np.array([0, 1, 1, 0]), np.array([[2.0, 1], [1, 2], [1, 2], [2, 1]])

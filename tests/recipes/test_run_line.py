@@ -292,6 +292,7 @@ def test_fewer_recordings_take_fewer_steps_and_more_take_more():
         2700,
     ]
     assert [scale_steps(settings, count)["max_steps"] for count in (1_001, 1_500, 40_320)] == [2703, 4050, 108_864]
+    assert scale_steps(settings, 40_320)["save_steps"] == settings["save_steps"], "a long training is saved as often"
     # A warm-up that is a share of the steps stays the same.
     assert scale_steps({"max_steps": 100, "warmup_steps": 0.1}, 100) == {"max_steps": 50, "warmup_steps": 0.1}
 
