@@ -155,7 +155,8 @@ class ReasonWriter:
             model ([`ActionLLMForClassification`]), processor ([`ActionLLMProcessor`]): the recogniser.
 
         Raises:
-            ValueError: if the language model was not frozen in training, as far as the recogniser tells, or has no chat format.
+            ValueError: if neither its configuration nor an adapter shows that the language model was frozen in training, or
+                if it has no chat format.
         """
         config = model.config
         has_prompts = config.prefix_length or config.num_soft_prompts

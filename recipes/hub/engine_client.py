@@ -16,6 +16,9 @@ model reads lengths of runs. A word of several tokens is the sum of their embedd
 
 The probabilities are exact, not counted in sampled answers: for each beginning of a class name, a request asks for the
 log-probabilities of the tokens that follow it in class names.
+
+The requests follow the documentation of the engines and were tested against a server that implements it. The engines themselves
+were not run.
 """
 
 import argparse
@@ -29,6 +32,10 @@ from pathlib import Path
 
 # The most `logprob_token_ids` that vLLM takes in a request.
 MAX_TOKENS = 128
+# Seconds that a server may take to answer a request.
+TIMEOUT = 300
+# The largest share of the output tokens that the recogniser lacks. Above it, too few digits of float32 are left for the others.
+MOST_SILENT = 0.99
 
 
 class EngineClient:
@@ -62,7 +69,13 @@ class EngineClient:
         return {name: math.exp(score - total) for name, score in zip(names, scores, strict=True)}
 
     def scores(self, sentence: list) -> list[float]:
-        """log P(class name | sentence) of each class: `logits` of `ActionLLMForClassification`."""
+        """log P(class name | sentence) of each class: `logits` of `ActionLLMForClassification`.
+
+        Raises:
+            ValueError: if the sentence is not one of this model.
+            RuntimeError: if the server does not answer, refuses a request or does not return what was asked for, or if nearly
+                all probability is that of output tokens that the recogniser lacks.
+        """
         labels = [tuple(label) for label in self.recogniser["label_ids"]]
         following: dict[tuple, set] = {}
         for label in labels:
@@ -81,10 +94,20 @@ class EngineClient:
         prompt, given = self._continued(prompt, start), {}
         for first in range(0, len(asked), MAX_TOKENS):
             given |= self._ask(prompt, asked[first : first + MAX_TOKENS])
+        total = 0.0
         if constrained:  # renormalised over the tokens that continue a name
             total = _log_sum([given[token] for token in tokens])
-        else:  # without the output tokens of the export that the recogniser lacks, which are all as probable as the first
-            total = math.log1p(-silent["count"] * math.exp(given[silent["first"]])) if silent["count"] else 0.0
+        elif silent["count"]:
+            # Without the output tokens of the export that the recogniser lacks, which are all as probable as the first.
+            share = silent["count"] * math.exp(given[silent["first"]])
+            if share > MOST_SILENT:
+                raise RuntimeError(
+                    f"{share:.2%} of the probability is that of output tokens that only the exported model has, because the "
+                    f"logits of the recogniser's own are far below 0: expected at most {MOST_SILENT:.0%}, since the rest is "
+                    "too small to be exact. Compute the probabilities of this model with the recogniser itself "
+                    "(ActionLLMForClassification)."
+                )
+            total = math.log1p(-share)
         return {token: given[token] - total for token in tokens}
 
     # ------------------------------------------------------------------------------------------------ prompts
@@ -173,11 +196,16 @@ class EngineClient:
             self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
         try:
-            with urllib.request.urlopen(request) as answer:
+            with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             reason = error.read(1000).decode("utf-8", "replace")
             raise RuntimeError(f"{self.url}{path} refused a request ({error.code}): {reason}") from error
+        except OSError as error:  # no connection, one that ended, or none of the answer in time
+            raise RuntimeError(
+                f"{self.url}{path} did not answer ({getattr(error, 'reason', error)}): expected an answer within {TIMEOUT} "
+                "seconds. Check the address, and whether the server runs and has loaded the model."
+            ) from error
 
 
 def _log_sum(values: list[float]) -> float:

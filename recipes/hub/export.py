@@ -352,7 +352,8 @@ It reads a sentence of action tokens and writes the name of the action. Classes:
 ## Class probabilities
 
 `client/engine_client.py` computes the exact class probabilities of the recogniser by requests to vLLM or SGLang. It needs no
-other code of ActionLLM. Its first lines say how to start the engines.
+other code of ActionLLM. Its first lines say how to start the engines, which were not run: the requests were tested against a
+server that implements their documented interface.
 
 The recogniser that this model was exported from also turns recordings into sentences, which this model does not. The terms of
 its language model ({markdown(record.get("llm", "not recorded"))}) and of the recordings apply to these weights.

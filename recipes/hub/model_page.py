@@ -158,11 +158,12 @@ def read_evaluation(folder: Path) -> dict:
     return record
 
 
-def benchmark_of(model: Path, repository: str) -> str:
-    """The data set on the Hub on which a model is compared by default: the owner's, for skeletons the one of `splits.py`."""
+def benchmark_of(model: Path, repository: str) -> str | None:
+    """The data set on the Hub on which a model is compared by default: the owner's, which `splits.py` writes for skeletons.
+    None for models of videos, which have no benchmark."""
     config = read_json_object(model / "config.json")
     reads_skeletons = (config.get("action_config") or config).get("model_type") == "action_vqvae"
-    return f"{repository.partition('/')[0]}/{'skeleton' if reads_skeletons else 'video'}-action-recognition"
+    return f"{repository.partition('/')[0]}/skeleton-action-recognition" if reads_skeletons else None
 
 
 def model_page(
@@ -204,6 +205,7 @@ def model_page(
     method, paper = PAPERS[action_config["model_type"]]
     training_data = _training_data(record)
     dataset, simulated = training_data["dataset"], training_data["simulated"]
+    benchmark = benchmark or benchmark_of(model, repository)
     reads_videos = action_config["model_type"] != "action_vqvae"
     has_tokens = action_config.get("quantize", True)
     card = ModelCardData(
@@ -216,7 +218,7 @@ def model_page(
         + (["video"] if reads_videos else ["skeleton-based-action-recognition", "skeleton"])
         + [method.lower()]
         + ["simulated"] * simulated,
-        datasets=[benchmark or benchmark_of(model, repository)] if _has_published_splits(dataset) else None,
+        datasets=[benchmark] if benchmark and _has_published_splits(dataset) else None,
         metrics=["accuracy"] if evaluations else None,
         base_model=base_model,
         base_model_relation=base_model and RELATIONS.get(record.get("method")),

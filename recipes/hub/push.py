@@ -29,6 +29,7 @@ from huggingface_hub.utils import validate_repo_id
 from action_llm.calibration import CALIBRATION
 from action_llm.model_files import read_json_object
 from action_llm.token_lexicon import read_lexicon
+from action_llm_recipes.common.joined_data_sets import titles_in
 from action_llm_recipes.common.launching import CommandParser, launch_command
 from action_llm_recipes.common.split_evidence import LOCAL_FILES
 from action_llm_recipes.hub.model_page import (
@@ -211,8 +212,10 @@ def repository_files(
         files["handler.py"] = HANDLER.read_bytes()
     benchmark = benchmark or benchmark_of(model, repository)
     files["README.md"] = model_page(model, repository, records, list(pictures), code_repo, benchmark).encode()
-    if records and records[0]["metrics"]["split"] == "test":
-        dataset = records[0]["metrics"]["dataset"]
+    metrics = records[0]["metrics"] if records else {}
+    # Several data sets in one run are no task of a benchmark: its tasks are protocols.
+    if benchmark and metrics.get("split") == "test" and len(titles_in(metrics["dataset"])) == 1:
+        dataset = metrics["dataset"]
         files[f".eval_results/{dataset}.yaml"] = evaluation_yaml(records, benchmark).encode()
     for path, content in files.items():
         _check_private(path, content)
@@ -391,7 +394,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--benchmark",
         help="data set on the Hub with the splits, which shows the results (splits.py writes it); by default "
-        "OWNER/skeleton-action-recognition, or OWNER/video-action-recognition for videos",
+        "OWNER/skeleton-action-recognition, and none for recognisers of videos",
     )
     parser.add_argument("--code_repo", help="repository to put the code into, in place of the model's")
     parser.add_argument("--with_llm", action="store_true", help="push the weights of the language model too")

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import socket
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from transformers import AutoTokenizer
 
 from action_llm import ActionLLMForClassification
 from action_llm.label_scoring import label_trie
-from action_llm_recipes.hub import export
+from action_llm_recipes.hub import engine_client, export
 
 R, U = 3, NUM_ACTION_TOKENS
 SENTENCES = {1: [3, 3, 15, 0, 7], R: [[3, U + 3, 2 * U], [15, U, 2 * U + 7], [0, U + 1, 2 * U + 1], [3, U + 3, 2 * U]]}
@@ -113,3 +114,61 @@ def test_the_client_is_a_command_that_needs_no_project(exported, monkeypatch, ca
     with torch.no_grad():
         best = model.config.id2label[int(model(**processor(action_ids=[sentence])).logits.argmax())]
     assert capsys.readouterr().out.splitlines()[0].endswith(f"%  {best}")
+
+
+def client_of_logits(folder, monkeypatch, logits: torch.Tensor, silent: int, temperature: float = 1.0):
+    """A client of vLLM whose recogniser has a class for each of its output tokens; `silent` more have the logit 0."""
+    count = len(logits)
+    recogniser = {"class_names": [f"class {token}" for token in range(count)], "temperature": temperature}
+    recogniser |= {
+        "label_ids": [[token] for token in range(count)],
+        "before": [],
+        "after": [],
+        "words": "a list of tokens",
+    }
+    recogniser |= {"num_action_tokens": 8, "action_token_offset": count, "codes_per_word": 1, "run_length_ids": None}
+    recogniser |= {"constrained_scoring": False, "silent_tokens": {"first": count, "count": silent}}
+    (folder / "recogniser.json").write_text(json.dumps(recogniser))
+    client, bodies = engine_client.EngineClient("http://127.0.0.1:1", folder=folder), []
+    log_probs = torch.cat([logits, torch.zeros(silent)]).log_softmax(-1)
+
+    def answer(path: str, body: dict) -> dict:
+        bodies.append(body)
+        given = {f"token_id:{token}": float(log_probs[token]) for token in body["logprob_token_ids"]}
+        return {"choices": [{"logprobs": {"top_logprobs": [given]}}]}
+
+    monkeypatch.setattr(client, "_post", answer)
+    return client, bodies
+
+
+def test_many_names_take_several_requests_and_probabilities_have_the_temperature(tmp_path, monkeypatch):
+    logits = torch.randn(300, generator=torch.Generator().manual_seed(0))
+    client, bodies = client_of_logits(tmp_path, monkeypatch, logits, silent=5, temperature=2.5)
+    torch.testing.assert_close(torch.tensor(client.scores([3])), logits.log_softmax(-1))
+    assert [len(body["logprob_token_ids"]) for body in bodies] == [128, 128, 45]  # 300 and the first silent one
+    expected = (logits / 2.5).softmax(-1)
+    torch.testing.assert_close(torch.tensor(list(client.probabilities([3]).values())), expected)
+
+
+def test_no_probabilities_where_nearly_all_is_of_tokens_that_the_recogniser_lacks(tmp_path, monkeypatch):
+    logits = torch.tensor([-4.0, -5.0, -4.5])
+    client, _ = client_of_logits(tmp_path, monkeypatch, logits, silent=2)  # 98 % of the probability
+    torch.testing.assert_close(torch.tensor(client.scores([3])), logits.log_softmax(-1), rtol=1e-4, atol=1e-4)
+    client, _ = client_of_logits(tmp_path, monkeypatch, logits - 8, silent=2)
+    with pytest.raises(
+        RuntimeError, match=r"100.00% of the probability .* expected at most 99%.* with the recogniser"
+    ):
+        client.scores([3])
+
+
+def test_a_server_that_does_not_answer(tmp_path, monkeypatch):
+    client_of_logits(tmp_path, monkeypatch, torch.zeros(3), silent=0)
+    monkeypatch.setattr(engine_client, "TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(
+            RuntimeError, match=rf"{url}/generate did not answer \(timed out\): expected .* 0.2 seconds"
+        ):
+            engine_client.EngineClient(url, "sglang", tmp_path).scores([3])
+    with pytest.raises(RuntimeError, match=r"did not answer \(.*refused\)"):
+        engine_client.EngineClient(url, "vllm", tmp_path).scores([3])

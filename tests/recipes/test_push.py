@@ -22,6 +22,7 @@ from action_llm import ActionLLMForClassification
 from action_llm_recipes.hub import model_page, push
 
 RECIPES = Path(push.__file__).resolve().parents[1]
+STORED = Path(__file__).parent / "stored"
 
 
 @pytest.fixture(scope="module")
@@ -307,6 +308,37 @@ def test_a_page_is_found_by_task_paper_data_set_and_base_model(copy):
 
     (model / "config.json").write_text(json.dumps(config))
     assert card_of("lora", "utd-mhad").data.base_model is None, "a language model without a repository"
+
+
+@pytest.mark.parametrize(
+    ("stored", "dataset", "benchmark", "is_task"),
+    [
+        ("llm_ar", "utd-mhad", None, True),
+        ("llm_ar", "ntu60-xsub+utd-mhad", None, False),
+        ("llm_ar", "ntu60-xsub+utd-mhad", "me/splits", False),
+        ("lvlm_var", "utd-mhad-video", None, False),
+        ("lvlm_var", "utd-mhad-video", "me/videos", True),
+    ],
+)
+def test_results_are_only_given_as_tasks_that_a_benchmark_can_have(tmp_path, stored, dataset, benchmark, is_task):
+    """`splits.py` writes no videos, and a task is one protocol."""
+    model = shutil.copytree(STORED / stored, tmp_path / "model", ignore=shutil.ignore_patterns("expected.json"))
+    record = json.loads((model / "record.json").read_text())
+    record["sentences"]["dataset"] = dataset
+    (model / "record.json").write_text(json.dumps(record))
+    metrics = {"dataset": dataset, "split": "test", "recordings": 4, "calibration_error": 0.1}
+    metrics |= {name: {"estimate": 0.5, "low": 0.4, "high": 0.6} for name in model_page.METRICS}
+    (tmp_path / "evaluation").mkdir()
+    evaluation = {"stage": "evaluate_classifier", "model": record, "metrics": metrics}
+    (tmp_path / "evaluation" / "record.json").write_text(json.dumps(evaluation))
+    files, _ = push.repository_files(tmp_path, "me/x", benchmark=benchmark)
+    card = ModelCard(files["README.md"].decode())
+    assert card.data.eval_results, "the page has the result in any case"
+    expected = benchmark or ("me/skeleton-action-recognition" if stored == "llm_ar" else None)
+    assert card.data.datasets == (expected and [expected])
+    entries = [yaml.safe_load(content) for path, content in files.items() if path.startswith(".eval_results/")]
+    found = [(entry.dataset_id, entry.task_id) for (entry,) in map(parse_eval_result_entries, entries)]
+    assert found == [(expected, dataset)] * is_task
 
 
 def test_files_that_are_not_part_of_a_model_stop_a_push(copy, tmp_path, capsys):
