@@ -1,6 +1,7 @@
 """Class names, licences and other foreign texts are shown on pages, and never run."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -104,9 +105,11 @@ def test_the_demo_and_the_exported_model(tmp_path, hostile):
             vocab_size = 9
 
     class Processor:
-        class_names, run_lengths = HOSTILE, False
+        class_names, run_lengths, num_action_tokens, codes_per_word = HOSTILE, False, 16, 4
 
-    assert_harmless(exported_page(record, Processor, Plain, False))
+    for codes_per_word in (1, 4):
+        config = SimpleNamespace(llm_name_or_path=None, codes_per_word=codes_per_word, constrained_scoring=False)
+        assert_harmless(exported_page(record, Processor, Plain, config))
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
