@@ -122,7 +122,7 @@ def main(arguments: RobustnessArguments, data: DataArguments) -> dict:
 
 def check_seeds(names: list[str], records: list[dict]) -> None:
     """Raises `ValueError` if models of the same name differ by more than the seed; `records` are their training records."""
-    from action_llm_recipes.hub.model_page import differ_by_seed_alone
+    from action_llm_recipes.common.stage_records import differ_by_seed_alone
 
     first: dict[str, dict] = {}
     for name, record in zip(names, records, strict=True):

@@ -195,3 +195,30 @@ def _record_beside(model: str, **settings) -> dict:
 
     path = cached_file(model, "record.json", _raise_exceptions_for_missing_entries=False, **settings)
     return {} if path is None else read_record(Path(path))
+
+
+def differ_by_seed_alone(first: dict, second: dict) -> bool:
+    """Whether two records are of the same data and settings, but for the seed."""
+    return _without_outcomes(first) == _without_outcomes(second)
+
+
+# Fields that differ between two seeds of the same run.
+_OUTCOMES = {
+    "seed",
+    "seconds",
+    "cost",
+    "final_loss",
+    "metrics",
+    "hardware",
+    "libraries",
+    "splits",
+    "held_out_perplexity",
+    "samples",
+    "version",
+}
+
+
+def _without_outcomes(part):
+    if isinstance(part, dict):
+        return {name: _without_outcomes(value) for name, value in part.items() if name not in _OUTCOMES}
+    return part

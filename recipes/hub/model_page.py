@@ -584,33 +584,6 @@ def is_simulated(record: dict) -> bool:
     return by_name or bool((sentences.get("data") or {}).get("simulated"))
 
 
-def differ_by_seed_alone(first: dict, second: dict) -> bool:
-    """Whether two records are of the same data and settings, but for the seed."""
-    return _without_outcomes(first) == _without_outcomes(second)
-
-
-# Fields that differ between two seeds of the same run.
-_OUTCOMES = {
-    "seed",
-    "seconds",
-    "cost",
-    "final_loss",
-    "metrics",
-    "hardware",
-    "libraries",
-    "splits",
-    "held_out_perplexity",
-    "samples",
-    "version",
-}
-
-
-def _without_outcomes(part):
-    if isinstance(part, dict):
-        return {name: _without_outcomes(value) for name, value in part.items() if name not in _OUTCOMES}
-    return part
-
-
 def _row(evaluation: dict) -> dict:
     metrics = evaluation["metrics"]
     return {

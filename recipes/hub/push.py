@@ -32,10 +32,10 @@ from action_llm.token_lexicon import read_lexicon
 from action_llm_recipes.common.joined_data_sets import titles_in
 from action_llm_recipes.common.launching import CommandParser, launch_command
 from action_llm_recipes.common.split_evidence import LOCAL_FILES
+from action_llm_recipes.common.stage_records import differ_by_seed_alone
 from action_llm_recipes.hub.model_page import (
     PICTURES,
     benchmark_of,
-    differ_by_seed_alone,
     evaluation_yaml,
     exact_requirements,
     model_page,

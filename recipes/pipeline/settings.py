@@ -17,7 +17,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 # this share; with more they grow, so that the number of epochs stays that of the larger number.
 FEW_RECORDINGS, MANY_RECORDINGS, LEAST_SHARE = 200, 1000, 0.1
 SCALED = ("max_steps", "warmup_steps", "lr_drop_step")
-# Long trainings are saved and logged as often as others.
+# Steps between checkpoints and lines of the log: fewer in short trainings, unchanged in long ones.
 INTERVALS = ("save_steps", "logging_steps")
 # Early stopping: number of evaluations on held-out recordings in a full training, and how many without improvement end it.
 EVALUATIONS, PATIENCE = 10, 3

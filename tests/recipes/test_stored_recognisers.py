@@ -14,8 +14,8 @@ from transformers import AutoModel, AutoProcessor
 
 from action_llm.pipeline_action_recognition import ActionRecognitionPipeline
 from action_llm_recipes.common.records import read_record
-from action_llm_recipes.common.stage_records import training_record, training_stages
-from action_llm_recipes.hub.model_page import differ_by_seed_alone, known_stages, model_page, read_run
+from action_llm_recipes.common.stage_records import differ_by_seed_alone, training_record, training_stages
+from action_llm_recipes.hub.model_page import known_stages, model_page, read_run
 
 STORED = Path(__file__).parent / "stored"
 STAGES = {
