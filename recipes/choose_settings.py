@@ -21,15 +21,16 @@ import json
 import logging
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from action_llm_datasets.atomic_files import write_atomically
 from action_llm_datasets.folder_lock import writes_output_dir
-from action_llm_datasets.names import did_you_mean
+from action_llm_datasets.names import check_protocol, did_you_mean
 from action_llm_datasets.worker_processes import in_processes
 from action_llm_recipes.common.launching import launch, option_names
+from action_llm_recipes.common.setting_checks import check_at_least_one
 from action_llm_recipes.paper_tables.definitions import PAPERS, Row, Table, read_tables
 from action_llm_recipes.paper_tables.runs import RowRun, runs_of, with_paths
 
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 # Versions of each training recording that the classifiers of latents and codes learn from.
 WALK_ENCODINGS = 8
+# Options of run_line.py that are the same for all candidates: the sets and the command line determine them.
+SHARED = ("paper", "dataset", "data_dir", "output_dir", "seed", "hold_out", "held_out_subjects")
 
 
 @dataclass
@@ -60,6 +63,11 @@ class ChoiceArguments:
     )
 
     def __post_init__(self):
+        check_at_least_one(self, "jobs")
+        if self.page and Path(self.page).suffix == ".json":
+            raise ValueError(
+                f"--page: {self.page} is where the results in JSON go: give the page another ending, such as .md."
+            )
         wrong = [entry for entry in self.data if not all(entry.partition("=")[::2])]
         if wrong:
             raise ValueError(f"--data: expected NAME=FOLDER, got {wrong[0]}.")
@@ -148,17 +156,28 @@ def read_choice(path: str) -> Choice:
                 or not all(isinstance(of, dict) for of in entries.values())
             ):
                 raise ValueError(f"{part}: expected names and their settings, found {entries!r}")
+            if wrong := [
+                name for name in entries if not isinstance(name, str) or (part == "candidates" and "/" in name)
+            ]:
+                raise ValueError(f"{part}: expected names, found {wrong[0]!r}")
         sets = {}
         for name, values in content["sets"].items():
             try:
                 subjects = values.get("held_out_subjects")
-                if subjects is not None and not isinstance(subjects, list):
-                    raise TypeError(f"held_out_subjects must be a list, found {subjects!r}")
+                if subjects is not None and not (isinstance(subjects, list) and subjects):
+                    raise TypeError(f"held_out_subjects must be a list of subjects, found {subjects!r}")
                 sets[name] = EvaluatedSet(**values | {"held_out_subjects": subjects and tuple(map(str, subjects))})
-            except TypeError as error:
+                check_protocol(sets[name].dataset)
+            except (TypeError, ValueError) as error:
                 raise ValueError(
                     f"sets, {name}: expected data, dataset, perhaps held_out_subjects; {error}"
                 ) from error
+        folders = [file_name(name) for name in sets]
+        if shared := [name for name in sets if folders.count(file_name(name)) > 1]:
+            raise ValueError(
+                f"sets: {' and '.join(map(repr, shared))} differ in punctuation alone, and their runs would share folders: "
+                "rename one of them"
+            )
         for name, settings in content["candidates"].items():
             check_candidate(content["paper"], name, settings)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
@@ -171,6 +190,10 @@ def check_candidate(paper: str, name: str, settings: dict) -> None:
     from action_llm_recipes.pipeline.settings import read_overrides, read_yaml
     from action_llm_recipes.run_line import ARGUMENTS as OPTIONS
 
+    if fixed := [option for option in settings if option in SHARED]:
+        raise ValueError(
+            f"candidates, {name}: {fixed[0]} cannot be chosen: the sets and the command line determine it"
+        )
     table = next(iter(read_tables(paper).values()))
     overrides: dict[str, dict] = {}
     for option, value in settings.items():
@@ -197,7 +220,11 @@ def main(arguments: ChoiceArguments) -> dict:
     page = Path(arguments.page or Path(arguments.output_dir) / "choice.md")
     results = Results(page.with_suffix(".json"))
     jobs = arguments.jobs or default_jobs()
-    runs = {run: name for name, of_set in choice.sets.items() for run in runs_on(arguments, choice, name, of_set)}
+    every = replace(arguments, candidates=None)
+    runs = {run: name for name, of_set in choice.sets.items() for run in runs_on(every, choice, name, of_set)}
+    results.check_sets(choice.sets)
+    results.drop_former(runs)
+    runs = {run: name for run, name in runs.items() if run.row.name in (arguments.candidates or choice.candidates)}
     missing = [
         run
         for run, name in runs.items()
@@ -367,11 +394,41 @@ class Results:
             self.content = read_json_object(path)
         except FileNotFoundError:
             self.content = {"baselines": {}, "sets": {}}
+        if not {"baselines", "sets"} <= self.content.keys():
+            raise ValueError(
+                f"{path} has no results of choose_settings.py, which are kept there: choose another --page."
+            )
 
     def has(self, name: str, run: RowRun, with_walk: bool = False) -> bool:
         """Whether there is the result of a run on a set, with the same settings, and with its steps if `with_walk` is set."""
         found = self.content["sets"].get(name, {}).get(run.row.name, {}).get(str(run.seed))
         return bool(found and found["settings_key"] == run.settings_key and (found["walk"] or not with_walk))
+
+    def check_sets(self, sets: dict[str, EvaluatedSet]) -> None:
+        """
+        Remembers the recordings of the sets, or compares them with those of earlier results.
+
+        Raises:
+            ValueError: if a name stood for other recordings.
+        """
+        known = self.content.setdefault("recordings", {})
+        for name, of_set in sets.items():
+            recordings = {"dataset": of_set.dataset, "held_out_subjects": list(of_set.held_out_subjects or ())}
+            if known.setdefault(name, recordings) != recordings:
+                before = " ".join([known[name]["dataset"], *known[name]["held_out_subjects"]])
+                raise ValueError(
+                    f"sets, {name}: {self.path} has results on other recordings of this name ({before}): rename the set, or "
+                    "choose another --page and --output_dir."
+                )
+
+    def drop_former(self, runs: dict[RowRun, str]) -> None:
+        """Drops results of other settings than those of the candidates and presets now; `runs` are those of all candidates, and
+        their sets."""
+        for run, name in runs.items():
+            seeds = self.content["sets"].get(name, {}).get(run.row.name, {})
+            for seed in [seed for seed, result in seeds.items() if result["settings_key"] != run.settings_key]:
+                logger.warning("%s on %s, seed %s: dropped, for it had other settings.", run.row.name, name, seed)
+                del seeds[seed]
 
     def add(self, name: str, run: RowRun) -> None:
         """Adds the result of a finished run on a set."""
@@ -379,18 +436,12 @@ class Results:
 
         metrics = read_json_object(run.folder / "evaluation" / "metrics.json")
         seconds = [read_json_object(folder / "record.json").get("seconds", 0.0) for folder in run.stages.values()]
-        candidates = self.content["sets"].setdefault(name, {})
-        # Seeds that were run with other settings of the candidate are not averaged with this one.
-        candidates[run.row.name] = {
-            seed: result
-            for seed, result in candidates.get(run.row.name, {}).items()
-            if result["settings_key"] == run.settings_key
-        }
-        candidates[run.row.name][str(run.seed)] = {
+        seeds = self.content["sets"].setdefault(name, {}).setdefault(run.row.name, {})
+        seeds[str(run.seed)] = {
             "settings_key": run.settings_key,
             "recordings": metrics["recordings"],
             "accuracy": metrics[metrics["compared_by"]]["estimate"],
-            "walk": candidates[run.row.name].get(str(run.seed), {}).get("walk", {}),
+            "walk": seeds.get(str(run.seed), {}).get("walk", {}),
             "seconds": round(sum(seconds), 1),
         }
         self.save()

@@ -14,6 +14,7 @@ from action_llm_recipes import choose_settings
 from action_llm_recipes.baselines import run_baselines
 from action_llm_recipes.choose_settings import (
     ChoiceArguments,
+    EvaluatedSet,
     Results,
     mean_and_range,
     mean_ranks,
@@ -61,18 +62,38 @@ def test_results_of_former_settings_are_not_averaged(tmp_path):
     (tmp_path / "evaluation" / "metrics.json").write_text(json.dumps(metrics))
     results = Results(tmp_path / "results.json")
 
-    def finished(key, seed):
-        return SimpleNamespace(settings_key=key, seed=seed, row=SimpleNamespace(name="a"), folder=tmp_path, stages={})
+    class Run(SimpleNamespace):
+        __hash__ = object.__hash__
 
-    for run in (finished("before", 0), finished("before", 1), finished("now", 0)):
+    def finished(key, seed):
+        return Run(settings_key=key, seed=seed, row=SimpleNamespace(name="a"), folder=tmp_path, stages={})
+
+    for run in (finished("before", 0), finished("before", 1)):
         results.add("one", run)
-    assert list(Results(tmp_path / "results.json").content["sets"]["one"]["a"]) == ["0"]
     now = finished("now", 0)
+    results.drop_former({now: "one"})
+    assert results.accuracy("one", "a") is None, "a page shows them beside the settings of now"
+    results.add("one", now)
+    assert list(Results(tmp_path / "results.json").content["sets"]["one"]["a"]) == ["0"]
     assert results.has("one", now) and not results.has("one", finished("before", 1))
     assert not results.has("one", now, with_walk=True)
     results.add_walk("one", now, {"codes": 0.4})
     results.add("one", now)  # checked again
     assert Results(tmp_path / "results.json").has("one", now, with_walk=True)
+
+
+def test_a_set_does_not_change_its_recordings(tmp_path):
+    """Else candidates on the one stand beside baselines on the other."""
+    results = Results(tmp_path / "results.json")
+    results.check_sets({"one": EvaluatedSet("msr", "folder", ("01", "03"))})
+    results.add_baselines("one", {"graph": [0.9]})
+    results = Results(tmp_path / "results.json")
+    results.check_sets({"one": EvaluatedSet("elsewhere", "folder", ("01", "03"))})
+    with pytest.raises(ValueError, match=r"sets, one: .* other recordings of this name \(folder 01 03\): rename"):
+        results.check_sets({"one": EvaluatedSet("msr", "folder")})
+    (tmp_path / "metrics.json").write_text("{}")
+    with pytest.raises(ValueError, match="no results of choose_settings"):
+        Results(tmp_path / "metrics.json")
 
 
 @pytest.mark.parametrize("path", CHOICES, ids=lambda path: path.stem)
@@ -101,12 +122,23 @@ def test_choices_of_the_repository(path):
         ({"sets": {"one": {"data": "sim", "dataset": "utd-mhad", "seed": 1}}}, "sets, one:.*unexpected"),
         (
             {"sets": {"one": {"data": "x", "dataset": "utd-mhad", "held_out_subjects": "12"}}},
-            "must be a list, found '12'",
+            "must be a list of subjects, found '12'",
         ),
         ({"candidates": {"a": {"tokeniser.mixup": 0}}}, "candidates, a: --tokeniser.mixup: this run has no stage"),
         ({"candidates": {"a": {"tokenizer.mixupp": 0}}}, "candidates, a: .*mixupp.*mixup"),
         ({"candidates": {"a": {"encoding": 3}}}, "candidates, a: run_line.py has no option 'encoding'.*encodings"),
         ({"further": 1}, "expected paper, candidates and sets"),
+        ({"sets": {"one": {"data": "sim", "dataset": "utd-mhdd"}}}, "sets, one: .*no protocol.*did you mean utd-mhad"),
+        ({"sets": {"one": {"data": "x", "dataset": "utd-mhad-unseen"}}}, "sets, one: .*no protocol"),
+        ({"sets": {"one": {"data": "x", "dataset": "utd-mhad", "held_out_subjects": []}}}, "list of subjects"),
+        ({"sets": {1: {"data": "x", "dataset": "utd-mhad"}}}, "sets: expected names, found 1"),
+        (
+            {"sets": {name: {"data": "x", "dataset": "utd-mhad"} for name in ("people, 1", "people; 1")}},
+            "'people, 1' and 'people; 1' .* share folders",
+        ),
+        ({"candidates": {"../a": {}}}, "candidates: expected names, found '../a'"),
+        ({"candidates": {"a": {"seed": 1}}}, "candidates, a: seed cannot be chosen"),
+        ({"candidates": {"a": {"hold_out": False}}}, "candidates, a: hold_out cannot be chosen"),
     ],
 )
 def test_bad_files_are_refused(change, message, tmp_path):
@@ -127,6 +159,8 @@ def test_bad_arguments_are_refused(tmp_path):
         ({"data": ["other=x"]}, "the folder of sim is missing: add sim=FOLDER"),
         ({"data": ["sim=x"], "candidates": ["b"]}, "b is none of a"),
         ({"data": ["sim=x"], "seeds": [-1]}, "--seeds: expected one or more seeds"),
+        ({"data": ["sim=x"], "jobs": 0}, "--jobs must be at least 1"),
+        ({"data": ["sim=x"], "page": "choice.json"}, "choice.json is where the results in JSON go"),
     ):
         with pytest.raises(ValueError, match=message):
             ChoiceArguments(choice=path, **settings)
