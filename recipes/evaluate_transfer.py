@@ -90,6 +90,17 @@ def main(arguments: TransferArguments, data: DataArguments) -> dict:
     evidence.refuse("test", record)
     labels = np.array([group_of[label] for label in rows["label"]])
     titles = [group.read[0] for group in groups]
+    if empty := [title for place, title in enumerate(titles) if place not in labels]:
+        raise ValueError(
+            f"--classes: {data.protocol()} has no recording of {', '.join(map(repr, empty))}: leave it out of "
+            f"{arguments.classes}."
+        )
+    for name, reader in readers.items():
+        if unknown := [title for group in groups for title in group.trained if title not in reader.class_names]:
+            raise ValueError(
+                f"{name}: {arguments.trained_dataset} has no class {unknown[0]!r}, which the recogniser was trained on: set "
+                "--trained_dataset to the data set that it was trained on."
+            )
     metrics = {
         "dataset": data.protocol(),
         "trained_on": record.get("sentences", {}).get("dataset"),

@@ -81,7 +81,9 @@ def test_the_recipe(recipes, tokenizer, sentences, tmp_path):
         label = ["first", "second", "of no use"][number % 3]
         lines.append(f"{number}.npy,{label},{'test' if number > 5 else 'train'}")
     (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
-    (folder / "skeleton.json").write_text(json.dumps({"layout": "coco17", "fps": 30}))
+    (folder / "skeleton.json").write_text(
+        json.dumps({"layout": "coco17", "fps": 30, "class_names": ["first", "second", "of no use", "never"]})
+    )
     (tmp_path / "classes.yaml").write_text(json.dumps([["first", names[0], names[1]], ["second", names[2]]]))
     data = DataArguments(dataset="folder", data_dir=str(folder), cache_dir=recipes.cache, accept_doubts=True)
     settings = {"model": model, "classes": str(tmp_path / "classes.yaml"), "output_dir": str(tmp_path / "transfer")}
@@ -99,6 +101,16 @@ def test_the_recipe(recipes, tokenizer, sentences, tmp_path):
     with (tmp_path / "transfer" / "per_class.csv").open() as file:
         assert [line["recordings"] for line in csv.DictReader(file)] == ["3", "3"]
     assert (tmp_path / "transfer" / "confusion.png").is_file()
+    settings["output_dir"] = str(tmp_path / "wrong")
+    wrong = evaluate_transfer.TransferArguments(**settings, trained_dataset="folder", trained_data_dir=str(folder))
+    with pytest.raises(ValueError, match=f"folder has no class '{names[0]}', which the recogniser was trained on"):
+        evaluate_transfer.main(wrong, data)
+    (tmp_path / "classes.yaml").write_text(
+        json.dumps([["first", names[0]], ["second", names[1]], ["never", names[2]]])
+    )
+    settings["output_dir"] = str(tmp_path / "empty")
+    with pytest.raises(ValueError, match="folder has no recording of 'never': leave it out"):
+        evaluate_transfer.main(evaluate_transfer.TransferArguments(**settings), data)
     with pytest.raises(ValueError, match="belong together"):
         evaluate_transfer.TransferArguments(**settings, trained_dataset="simulated-xsub")
 
