@@ -82,7 +82,7 @@ def main(arguments: RobustnessArguments, data: DataArguments) -> dict:
     from action_llm_recipes.common.split_evidence import choose_split, count_test_evaluation
     from action_llm_recipes.common.stage_records import training_record
     from action_llm_recipes.metrics.plots import plot_robustness
-    from action_llm_recipes.robustness.conditions import conditions
+    from action_llm_recipes.robustness.conditions import are_in_metres, conditions
     from action_llm_recipes.robustness.readers import JointReader, RecogniserReader
 
     dataset = data.load("skeletons")
@@ -101,7 +101,13 @@ def main(arguments: RobustnessArguments, data: DataArguments) -> dict:
         readers.setdefault(name, []).append(RecogniserReader(model, arguments.encodings, arguments.batch_size))
 
     labels, results = np.array(rows["label"]), {}
-    for condition in progress(conditions(get_layout(rows[0]["layout"])), "conditions", "conditions"):
+    tested = conditions(get_layout(rows[0]["layout"]))
+    if not are_in_metres(rows.with_format("numpy")):
+        logger.warning(
+            "Noise is left out: it is in centimetres, but by the size of the bodies the recordings are not in metres."
+        )
+        tested = [condition for condition in tested if condition.group != "noise"]
+    for condition in progress(tested, "conditions", "conditions"):
         changed = [condition(row) for row in rows.with_format("numpy")]
         entry = {
             name: summary([reader.scores(changed) for reader in seeds], labels) for name, seeds in readers.items()
@@ -121,12 +127,16 @@ def main(arguments: RobustnessArguments, data: DataArguments) -> dict:
 
 
 def check_seeds(names: list[str], records: list[dict]) -> None:
-    """Raises `ValueError` if models of the same name differ by more than the seed; `records` are their training records."""
+    """Raises `ValueError` if models of the same name are copies of one, or differ by more than the seed; `records` are their
+    training records."""
     from action_llm_recipes.common.stage_records import differ_by_seed_alone
 
-    first: dict[str, dict] = {}
+    seeds: dict[str, list[dict]] = {}
     for name, record in zip(names, records, strict=True):
-        if not differ_by_seed_alone(first.setdefault(name, record), record):
+        if record and record in seeds.setdefault(name, []):
+            raise ValueError(f"--models: two of the models called {name} are the same one: give each seed once.")
+        seeds[name].append(record)
+        if not differ_by_seed_alone(seeds[name][0], record):
             raise ValueError(
                 f"--names: the models called {name} differ by more than their seed: give those with other settings or data "
                 "another name."

@@ -6,7 +6,7 @@ and the condition, so all recognisers read the same rows.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from action_llm.joint_mapping import map_layout
 from action_llm.recording_versions import stable_seed
 from action_llm.skeleton_bodies import valid_joints
 from action_llm.skeleton_layouts import SkeletonLayout, get_layout
+from action_llm.skeleton_plausibility import find_symptoms
 
 # A pose estimator finds people of about this size, in pixels per metre.
 PIXELS_PER_METRE = 250
@@ -65,6 +66,15 @@ def conditions(layout: SkeletonLayout) -> list[Condition]:
         made += [Condition("noise", f"{centimetres} cm", _noisy(centimetres / 100)) for centimetres in (2, 5, 10)]
         made += [Condition("turned", f"{degrees}°", _turned(degrees)) for degrees in (15, 30, 45, 60)]
     return made
+
+
+def are_in_metres(rows: Sequence[Mapping]) -> bool:
+    """Whether people have a possible size in metres in most recordings, so that noise in centimetres means something."""
+    odd = 0
+    for row in rows:
+        keypoints = np.reshape(row["keypoints"], row["shape"])
+        odd += "units" in find_symptoms(keypoints, _valid(keypoints), get_layout(row["layout"]))
+    return odd <= len(rows) / 2
 
 
 def _named(name: str) -> SkeletonLayout | None:

@@ -11,7 +11,7 @@ from action_llm import SkeletonFeatureExtractor
 from action_llm.feature_extraction_skeleton import SkeletonInputError
 from action_llm.skeleton_layouts import LAYOUTS, get_layout
 from action_llm_recipes import evaluate_robustness
-from action_llm_recipes.robustness.conditions import HIDDEN_ERROR, conditions
+from action_llm_recipes.robustness.conditions import HIDDEN_ERROR, are_in_metres, conditions
 from action_llm_recipes.robustness.readers import JointReader, RecogniserReader
 
 
@@ -75,6 +75,13 @@ def test_noise_has_its_size(centimetres):
     assert np.std(after - before) == pytest.approx(centimetres / 100, rel=0.02)
 
 
+def test_centimetres_need_metres():
+    rows = [row(recording([(0, person(20, "kinect20", seed=seed))], layout="kinect20")) for seed in range(3)]
+    millimetres = [one | {"keypoints": 1000 * np.asarray(one["keypoints"])} for one in rows]
+    assert are_in_metres(rows) and are_in_metres([*rows, millimetres[0]])
+    assert not are_in_metres(millimetres)
+
+
 def test_without_depth_there_are_two_dimensions():
     before, after, result = changed("no depth")
     np.testing.assert_array_equal(after[..., :2], before[..., :2])
@@ -133,6 +140,8 @@ def test_models_of_one_name_must_differ_by_seed_alone():
     first, other = {"seed": 0, "settings": {"max_steps": 10}}, {"seed": 1, "settings": {"max_steps": 10}}
     evaluate_robustness.check_seeds(["ours", "ours"], [first, other])
     evaluate_robustness.check_seeds(["ours", "longer"], [first, {"seed": 1, "settings": {"max_steps": 20}}])
+    with pytest.raises(ValueError, match="two of the models called ours are the same one"):
+        evaluate_robustness.check_seeds(["ours", "ours", "ours"], [first, other, dict(first)])
     with pytest.raises(ValueError, match="the models called ours differ by more than their seed"):
         evaluate_robustness.check_seeds(["ours", "ours"], [first, {"seed": 1, "settings": {"max_steps": 20}}])
 
