@@ -58,8 +58,9 @@ class SkeletonStage:
         reading (`SkeletonArguments`): settings of the feature extractor.
 
     Raises:
-        ValueError: if the stream `motion` or `path` is set and frames have no common time step, the stream `relation` and
-            recordings show one person only or lack a joint, or the path alone, of one person who is centred in each frame.
+        ValueError: if a window is no whole number of words, the stream `motion` or `path` is set and frames have no common time
+            step, the stream `relation` and recordings show one person only or lack a joint, or the path alone, of one person
+            who is centred in each frame.
     """
 
     ARGUMENTS = (ActionVQVAEArguments, SkeletonArguments)
@@ -94,6 +95,10 @@ class SkeletonStage:
             codebook_dim=word_width(arguments.llm_name_or_path, arguments.llm_revision),
             **dataclasses.asdict(model_arguments),
         )
+        if self.window < 1 or self.window % config.frames_per_token:
+            raise ValueError(
+                f"--window must be a multiple of the {config.frames_per_token} frames of a word, got {self.window}."
+            )
         self.model = ActionVQVAEModel(config)
         self._words = self._class_embeddings = None
         if config.quantize:

@@ -126,6 +126,9 @@ def test_people_whom_the_other_recording_does_not_have_are_not_blended():
 def test_settings_without_effect_are_refused(recipes, tmp_path):
     with pytest.raises(ValueError, match="--mixup must be at least 0, got -1"):
         recipes.train_tokenizer(tmp_path / "negative", arguments={"mixup": -1.0})
+    for window in (0, 30):
+        with pytest.raises(ValueError, match=f"--window must be a multiple of the 4 frames of a word, got {window}"):
+            recipes.train_tokenizer(tmp_path / f"window{window}", arguments={"window": window})
     for name, value in (("mixup", 0.5), ("denoise", True)):
         with pytest.raises(ValueError, match=f"--{name} is for skeletons, and vst reads videos"):
             TokenizerArguments(recipes.llm, action_model="vst", **{name: value})
