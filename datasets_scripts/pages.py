@@ -57,6 +57,7 @@ What to watch for:
   `--set held_out_subject=5` in `prepare`, chooses another).
 - `utd-mhad-unseen-0` to `-4` (LLM-AR, Table 8) leave three random classes each out of training, and test them on the test
   subjects: with 48 recordings, one percentage point is half a recording, so report the mean of the five draws.
+- `utd-mhad-zero-shot-22-5`, `-17-10` and `-13-14` (seen and unseen classes) are splits of this project: none are published.
 - Some actions differ only in left and right (swipe left, swipe right), so mirroring a recording changes its class.""",
         "utd-mhad",
     ),

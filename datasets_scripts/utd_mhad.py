@@ -7,7 +7,8 @@ The standard split trains on subjects 1, 3, 5, 7 (431 recordings) and tests on 2
 out to select checkpoints and settings; `held_out_subject` chooses another.
 
 `utd-mhad-unseen-0` to `-4` (LLM-AR, Table 8) leave three classes each out of training. They train on the other 24 classes of
-the training subjects and test on the three classes of the test subjects, so that the people are unseen as well.
+the training subjects and test on the three classes of the test subjects, so that the people are unseen as well. In the same
+way, `utd-mhad-zero-shot-22-5`, `-17-10` and `-13-14` leave out 5, 10 and 14 classes.
 """
 
 import re
@@ -33,7 +34,8 @@ class UTDMHADConfig(SkeletonConfig):
     """Config of `UTDMHAD`.
 
     Attributes:
-        protocol: "utd-mhad", or "utd-mhad-unseen-0" to "-4".
+        protocol: "utd-mhad", or one with unseen classes: "utd-mhad-unseen-0" to "-4", "utd-mhad-zero-shot-22-5", "-17-10",
+            "-13-14".
         part: "all"; or "seen" or "unseen", if the protocol has unseen classes.
         held_out_subject: one of the training subjects 1, 3, 5, 7.
     """

@@ -335,6 +335,8 @@ def test_unseen_draws_of_the_real_utd_mhad(real_data, tmp_path):
         splits = load_action_dataset(f"utd-mhad-unseen-{draw}", real_data / "utd_mhad", cache_dir=tmp_path)
         assert (len(splits["train"]), len(splits["test"])) == (383, 47 if draw == 1 else 48)
         assert set(splits["test"]["subject"]) == {2, 4, 6, 8} and len(set(splits["test"]["action"])) == 3
+    splits = load_action_dataset("utd-mhad-zero-shot-13-14", real_data / "utd_mhad", cache_dir=tmp_path)
+    assert {split: len(set(splits[split]["action"])) for split in splits} == {"train": 13, "test": 14}
 
 
 def test_utd_mhad_without_the_data(tmp_path):

@@ -171,5 +171,11 @@ def test_unseen_draws_of_utd_mhad():
     assert unseen_classes("simulated-unseen") == {
         name: name for name in NTU_PROTOCOLS["simulated-unseen"].class_names("test")
     }
+    permutation = np.random.default_rng(0).permutation(27) + 1
+    for unseen in (5, 10, 14):
+        facts = FACTS["unseen"][f"utd-mhad-zero-shot-{27 - unseen}-{unseen}"]
+        assert facts["actions"] == sorted(permutation[:unseen].tolist())
+        # A training recording of a seen class (draw x) is missing as well.
+        assert facts["counts"] == {"train": 16 * (27 - unseen) - 1, "test": 16 * unseen - 1}
     with pytest.raises(ValueError, match="no protocol 'utd-mhad' with unseen classes: choose from ntu120-one-shot, "):
         unseen_classes("utd-mhad")
