@@ -139,6 +139,13 @@ class ActionSFTArguments:
         },
     )
     list_classes: bool = field(default=False, metadata={"help": "list the classes in the prompt"})
+    listed_classes: int | None = field(
+        default=None,
+        metadata={
+            "help": "number of classes in the list of a training prompt: the recording's own and others by chance, in a random "
+            "order, so that the model learns to choose from any list (open vocabulary); by default all, in the order of labels"
+        },
+    )
     explanations: bool = field(
         default=False,
         metadata={"help": "also train to describe recordings (encode_actions.py --explanations)"},
@@ -434,7 +441,8 @@ def make_examples(arguments: ActionSFTArguments, training: ActionSFTConfig, trai
     from action_llm_recipes.common.data_arguments import held_out_rows
 
     continuous, of_classes = arguments.injection_layer is not None, arguments.objective == "classes"
-    train_dataset = tokenize(rows, processor, config.text_config, continuous, of_classes)
+    options = {"continuous": continuous, "of_classes": of_classes, "listed_classes": arguments.listed_classes}
+    train_dataset = tokenize(rows, processor, config.text_config, **options)
     if arguments.explanations:
         chosen = explained(rows, arguments.explanation_share)
         train_dataset = concatenate_datasets(
@@ -447,7 +455,7 @@ def make_examples(arguments: ActionSFTArguments, training: ActionSFTConfig, trai
             )
         return train_dataset, None
     held_out = first_encodings(held_out_rows(train))
-    return train_dataset, tokenize(held_out, processor, config.text_config, continuous, of_classes)
+    return train_dataset, tokenize(held_out, processor, config.text_config, **options)
 
 
 @dataclass
@@ -559,6 +567,7 @@ def record_of_settings(arguments: ActionSFTArguments, training: ActionSFTConfig,
         "injection_layer",
         "chat_format",
         "list_classes",
+        "listed_classes",
         "explanations",
         "run_lengths",
     )
@@ -618,6 +627,14 @@ def check_settings(settings: Mapping, reads_latents: bool):
             raise ValueError(f"label_smoothing must be at least 0 and below 1, got {settings['label_smoothing']}.")
     elif settings["label_smoothing"]:
         raise ValueError("label_smoothing is defined over the class list: set objective to classes.")
+    if settings["listed_classes"] is not None:
+        if not settings["list_classes"] or settings["objective"] == "classes":
+            raise ValueError(
+                "listed_classes chooses which classes a prompt lists, and objective classes scores all of them: set "
+                "list_classes, and objective to words."
+            )
+        if settings["listed_classes"] < 2:
+            raise ValueError(f"listed_classes must be at least 2, got {settings['listed_classes']}.")
     if settings["early_stopping"] is not None:
         if settings["early_stopping"] < 1:
             raise ValueError(f"early_stopping must be at least 1, got {settings['early_stopping']}.")

@@ -1,7 +1,11 @@
 """Token ids of prompts and completions, made from action sentences, for stage 2."""
 
+import random
 
-def tokenize(rows, processor, text_config, continuous: bool, of_classes: bool = False):
+
+def tokenize(
+    rows, processor, text_config, continuous: bool, of_classes: bool = False, listed_classes: int | None = None
+):
     """
     The rows of a split as token ids.
 
@@ -11,6 +15,7 @@ def tokenize(rows, processor, text_config, continuous: bool, of_classes: bool = 
         text_config: configuration of the language model.
         continuous: whether the language model reads continuous latents in place of tokens.
         of_classes: whether the objective is `classes`.
+        listed_classes: number of classes that each prompt lists (`list_of_classes`); by default all.
 
     Returns:
         `datasets.Dataset` with `input_ids`, and
@@ -27,10 +32,11 @@ def tokenize(rows, processor, text_config, continuous: bool, of_classes: bool = 
     names = rows.features["label"].names
 
     def tokenize_row(row):
+        listed = None if listed_classes is None else list_of_classes(row, names, listed_classes)
         if continuous:
-            prompt = processor.prompt(None, num_latents=len(row["action_ids"]))
+            prompt = processor.prompt(None, listed, num_latents=len(row["action_ids"]))
         else:
-            prompt = processor.prompt(words_of(row, processor))
+            prompt = processor.prompt(words_of(row, processor), listed)
         prompt_ids, label_ids = processor.encode_prompt_and_label(prompt, names[row["label"]])
         check_context_length(len(prompt_ids) + len(label_ids), text_config)
         if of_classes:
@@ -50,6 +56,25 @@ def tokenize(rows, processor, text_config, continuous: bool, of_classes: bool = 
     if continuous and "latents" not in rows.features:
         raise ValueError("injection_layer needs sentences with latents: run encode_actions.py with --latents true.")
     return rows.map(tokenize_row, remove_columns=rows.column_names, desc="prompts")
+
+
+def list_of_classes(row, names: list[str], number: int) -> list[str]:
+    """
+    Names of the class of a sentence and of others, chosen and ordered by chance. A sentence always has the same list.
+
+    Args:
+        row: of the sentences.
+        names: the class list.
+        number: number of names; all if there are fewer.
+    """
+    from action_llm.recording_versions import stable_seed
+
+    chance = random.Random(stable_seed("listed classes", row["sample_id"], row["encoding"]))
+    own = names[row["label"]]
+    others = [name for name in names if name != own]
+    listed = [own, *chance.sample(others, min(number - 1, len(others)))]
+    chance.shuffle(listed)
+    return listed
 
 
 def explained(rows, share: float):

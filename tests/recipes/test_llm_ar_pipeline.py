@@ -21,6 +21,7 @@ from two_processes import recipe_on_two_ranks
 from action_llm import ActionLLMForClassification, ActionLLMProcessor, ActionVQVAEModel, SkeletonFeatureExtractor
 from action_llm_recipes.baselines import run_baselines
 from action_llm_recipes.common.action_sentences import first_encodings, load_action_sentences, select_split
+from action_llm_recipes.stages.prompts import list_of_classes
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -260,6 +261,25 @@ def test_trained_action_words_and_class_list(recipes, tokenizer, sentences, tmp_
     assert not torch.equal(loaded.get_input_embeddings().weight, codebook)
     processor = ActionLLMProcessor.from_pretrained(model)
     assert "cheer up, hand waving" in processor.prompt([1])
+
+
+def test_training_prompts_list_some_classes(recipes, tokenizer, sentences, tmp_path, monkeypatch):
+    """Each sentence has its own list, the same in every run, with its class at any place."""
+    prompts, prompt = [], ActionLLMProcessor.prompt
+    monkeypatch.setattr(
+        ActionLLMProcessor, "prompt", lambda *args, **settings: prompts.append(args) or prompt(*args, **settings)
+    )
+    options = {"method": "none", "list_classes": True, "listed_classes": 3}
+    recipes.sft(tokenizer, sentences, tmp_path / "sft", **options)
+    rows = load_action_sentences(sentences)["train"]
+    names, listed = rows.features["label"].names, [args[2] for args in prompts if len(args) == 3]
+    assert listed[: len(rows)] == [list_of_classes(row, names, 3) for row in rows]
+    places = [classes.index(names[label]) for classes, label in zip(listed, rows["label"], strict=False)]
+    assert {len(set(classes)) for classes in listed} == {3} and set(places) == {0, 1, 2}
+    assert set().union(*listed) == set(names)
+    for wrong in ({"list_classes": False}, {"objective": "classes"}, {"listed_classes": 1}):
+        with pytest.raises(ValueError, match="listed_classes"):
+            recipes.sft(tokenizer, sentences, tmp_path / "wrong", **options | wrong)
 
 
 def test_unseen_classes(recipes, tokenizer, sentences, tmp_path):
