@@ -142,7 +142,7 @@ class ActionSFTArguments:
     listed_classes: int | None = field(
         default=None,
         metadata={
-            "help": "number of classes in the list of a training prompt: the recording's own and others by chance, in a random "
+            "help": "number of classes in the list of a training prompt: the recording's own and others at random, in a random "
             "order, so that the model learns to choose from any list (open vocabulary); by default all, in the order of labels"
         },
     )

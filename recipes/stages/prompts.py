@@ -60,7 +60,7 @@ def tokenize(
 
 def list_of_classes(row, names: list[str], number: int) -> list[str]:
     """
-    Names of the class of a sentence and of others, chosen and ordered by chance. A sentence always has the same list.
+    The class name of a sentence and others at random, in a random order. A sentence always has the same list.
 
     Args:
         row: of the sentences.
