@@ -34,11 +34,16 @@ def check_versions_differ(reading: Mapping[str, Any], versions: int, setting: st
         versions: Number of versions.
         setting: Name of the setting that gives this number, for the error.
     """
-    names = [name for name in reading if name.startswith("augment_")]
+    without_effect = set()
     if reading.get("length"):  # all recordings are resampled to one length, which undoes a change of speed
-        names.remove("augment_speed")
-    if reading.get("layout") is not None and get_layout(reading["layout"]).dimensions == 2:  # no depth to tilt into
-        names = [name for name in names if name not in ("augment_tilt", "augment_flat")]
+        without_effect.add("augment_speed")
+    if reading.get("coordinates") == 2:  # depth is left out anyway
+        without_effect.add("augment_flat")
+    if reading.get("layout") is not None and get_layout(reading["layout"]).dimensions == 2:  # there is no depth
+        without_effect |= {"augment_tilt", "augment_flat", "augment_occlusion"}
+    if reading.get("num_persons") == 1:  # nobody to change places with
+        without_effect.add("augment_swap")
+    names = [name for name in reading if name.startswith("augment_") and name not in without_effect]
     if versions > 1 and not any(reading[name] for name in names):
         raise ValueError(
             f"{setting} {versions}: expected versions that differ, but {', '.join(names)} of the feature extractor are all 0. "

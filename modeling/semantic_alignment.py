@@ -18,13 +18,18 @@ def alignment_loss(
         temperature (`float`): divides the similarities.
 
     Raises:
-        ValueError: if the class embeddings are not as wide as the codes.
+        ValueError: if the class embeddings are not as wide as the codes, or the shares are not of as many classes.
     """
     if recordings.shape[-1] != class_embeddings.shape[-1]:
         raise ValueError(
             f"`class_embeddings` must be as wide as the codes, {recordings.shape[-1]}, got {class_embeddings.shape[-1]}."
         )
     if labels.is_floating_point():
+        if labels.shape[-1] != len(class_embeddings):
+            raise ValueError(
+                f"`labels` must have the share of each of the {len(class_embeddings)} classes of `class_embeddings`, got "
+                f"{labels.shape[-1]} shares."
+            )
         in_batch = (labels > 0).any(dim=0)
         classes, targets = in_batch.nonzero().squeeze(1), labels[:, in_batch].float()
     else:

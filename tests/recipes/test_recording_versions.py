@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from skeleton_people import person
+from skeleton_people import person, recording
 from tiny_features import extract
 from tiny_models import CLASS_NAMES, tiny_llava, tiny_tokenizer, tiny_vtem
 from transformers import AutoModel, pipeline
@@ -117,15 +117,42 @@ def test_tempo_is_no_variation_of_recordings_of_one_length():
         check_versions_differ(settings | {"length": 64}, 8, "versions")
 
 
+@pytest.mark.parametrize(
+    ("setting", "without", "within"),
+    [
+        ({"augment_occlusion": 0.4}, {"layout": "coco17", "num_persons": 1}, {"layout": "kinect20", "num_persons": 1}),
+        ({"augment_flat": 1.0}, {"coordinates": 2, "num_persons": 1}, {"coordinates": 3, "num_persons": 1}),
+        ({"augment_swap": 1.0}, {"num_persons": 1}, {"num_persons": 2}),
+    ],
+)
+def test_augmentation_without_effect_is_no_variation(setting, without, within):
+    """The check agrees with the versions that the feature extractor makes."""
+    for differs, settings in ((False, without), (True, within)):
+        layout = settings.get("layout", "kinect25")
+        bodies = [(0, person(40, layout, activity=0.05)), (0, person(40, layout, seed=1, place=(1, 0, 3.5), yaw=60))]
+        extractor = SkeletonFeatureExtractor(**STILL | setting | settings)
+        features = [
+            extractor(recording(bodies, layout=layout), return_tensors="np", **version_arguments("a", version))
+            for version in range(6)
+        ]
+        first, *others = (version["input_features"] for version in features)
+        assert any(not np.allclose(first, other, atol=1e-5) for other in others) == differs
+        if differs:
+            check_versions_differ(extractor.to_dict(), 6, "versions")
+        else:
+            with pytest.raises(ValueError, match="versions 6: expected versions that differ"):
+                check_versions_differ(extractor.to_dict(), 6, "versions")
+
+
 def test_a_tilt_is_no_variation_of_recordings_in_a_plane():
     """`augment_tilt` leaves 2-D recordings as they are; turning them does not."""
     from action_llm_recipes import run_line
 
-    recording = person(20, "coco17")[..., :2]
+    body = person(20, "coco17")[..., :2]
     for name, differs in (("augment_tilt", False), ("augment_rotation", True)):
         extractor = SkeletonFeatureExtractor(layout="coco17", **STILL | {name: 10.0})
         as_it_is, varied = (
-            extractor(recording, fps=30, return_tensors="np", **version_arguments("a", version))["input_features"]
+            extractor(body, fps=30, return_tensors="np", **version_arguments("a", version))["input_features"]
             for version in (0, 1)
         )
         assert np.allclose(as_it_is, varied) != differs
