@@ -47,7 +47,7 @@ SCALES, MAX_VARIED = (1e-6, 1e6), 100
 # A recording of another layout is refused if fewer than this share of the model's joints can be computed from its joints.
 LEAST_KNOWN = 0.5
 # For `augment_occlusion`: a joint is hidden if it lies this far behind the pelvis as seen from the sensor, and at most this far
-# beside it, in lengths of the torso; and an independent error is drawn every so many frames.
+# beside it, in lengths of the torso; and independent errors are drawn at most so many frames apart.
 HIDDEN_BEHIND, HIDDEN_BESIDE, FRAMES_PER_ERROR = 0.15, 0.6, 8
 # If the torso is below this share of the body's extent, the recording is not scaled by it.
 MIN_TORSO = 1e-3
@@ -164,9 +164,10 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             hips and shoulders are always there.
         augment_flat: Probability of a projection to two dimensions: z is set to 0 after the rotations (not 2-D layouts).
         augment_occlusion: The largest standard deviation, in lengths of the torso, of errors of the joints that the body hides
-            from a sensor in a random direction. The errors drift, as those of depth sensors do: an independent one is drawn for
-            every eighth frame, and those between are interpolated (not 2-D layouts).
-        augment_swap: Probability that the first two people change places, where their order says nothing about the action.
+            from a sensor in a random direction. The errors drift, as those of depth sensors do: independent ones are drawn at
+            most eight frames apart, and those between are interpolated (not 2-D layouts).
+        augment_swap: Probability that the first two people change places. The origin, the direction and the unit of length are
+            then those of the other person.
 
     Raises:
         ValueError: If an argument is unknown or out of range; the message names it.
@@ -314,7 +315,7 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             augment: Whether to vary the recordings at random for training, by the `augment_` settings.
             seed: Seed of the augmentation. The result depends only on the recording and the seed, not on the rest of the batch.
             return_original: Whether to add `original_features`, of the shape of `input_features`: the recording at the same
-                moments, but otherwise without augmentation.
+                moments and with its people in the same order, but otherwise without augmentation.
             return_transform: Whether to add `transforms`, a `SkeletonTransform` for each recording.
             return_tensors: "pt" or "np" return padded batches; None returns lists of arrays without padding.
 

@@ -3,8 +3,8 @@
 Every joint of the target is a weighted mean of joints of the source, found by the names of the joints and by the anchors of
 the layouts: a joint of the same name; the hip centre between the hips, and the shoulder centre between the shoulders; spine and
 neck at their usual height between hip centre, shoulder centre and head; the head between the ears, between the eyes, or at the
-nose; a foot at its big toe; a hand between the wrist and the knuckles of the index and the little finger. All other joints are
-missing: a wrist alone does not tell where the hand is.
+nose, and the nose at the head; a foot at its big toe, and a toe at its foot; a hand between the wrist and the knuckles of the
+index and the little finger. All other joints are missing: a wrist alone does not tell where the hand is.
 
 Features have a place for every joint of the model. `placement` puts a joint that was never measured evenly between its
 neighbours, or in line with the bone above it. This was chosen on training subjects of UTD-MHAD, by a classifier (kernel ridge)

@@ -33,7 +33,8 @@ logger = logging.get_logger(__name__)
 MOTION_SECONDS = 0.2
 # The smallest divisor of closeness: the bodies of absent people have no extent.
 LEAST_LENGTH = 1e-6
-# Errors of closeness and facing, which are at most 1 in size, count by their squares up to this one, and linearly beyond.
+# β of the smooth-L1 loss of closeness, which lies between 0 and 1, and facing, between -1 and 1. With PyTorch's default of 1,
+# nearly all errors would be squared.
 RELATION_BETA = 0.1
 
 

@@ -70,9 +70,9 @@ def find_symptoms(
     Returns:
         `dict` of values of JSON, empty for most recordings: `joint order` (the layout that fits better, "" if none does),
         `up axis` (the axis that points up), `units` ("score", "flat", "point", or the largest extent of the body), `sides`
-        (ratio of left to right bones), `impossible rate` (frames per second), `mirrored` (True), `lost joints` and `still
-        joints` (their names), `empty frames` (number of frames without a body at the start and at the end), `missing frames`
-        (their number in between), `frozen` (True), `jumps` (their number).
+        (the factor by which bones of the left and right side differ), `impossible rate` (frames per second), `mirrored` (True),
+        `lost joints` and `still joints` (their names), `empty frames` (number of frames without a body at the start and at the
+        end), `missing frames` (their number in between), `frozen` (True), `jumps` (their number).
     """
     symptoms: dict[str, Any] = {}
     seen = valid.any((1, 2)).nonzero()[0]
@@ -251,7 +251,8 @@ def _bends_backwards(frames: np.ndarray, layout: SkeletonLayout) -> bool:
     across = frames[:, layout.right_hip] - frames[:, layout.left_hip]
     across = across + frames[:, layout.right_shoulder] - frames[:, layout.left_shoulder]
     up = frames[:, list(layout.neck)].mean(1) - frames[:, list(layout.pelvis)].mean(1)
-    # With x to the right, y up and z away from the sensor, a person with their right at +x looks along -(across x up).
+    # With x to the left of the sensor, y up and z away from it, a person who faces it has their right at +x, and looks along
+    # -(across x up).
     (ax, ay, az), (ux, uy, uz) = across.T, up.T
     back = np.stack([ay * uz - az * uy, az * ux - ax * uz, ax * uy - ay * ux], axis=-1)
     length = np.sqrt((back * back).sum(-1, keepdims=True))

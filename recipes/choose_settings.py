@@ -429,6 +429,7 @@ class Results:
             for seed in [seed for seed, result in seeds.items() if result["settings_key"] != run.settings_key]:
                 logger.warning("%s on %s, seed %s: dropped, for it had other settings.", run.row.name, name, seed)
                 del seeds[seed]
+                self.save()  # the page no longer has it
 
     def add(self, name: str, run: RowRun) -> None:
         """Adds the result of a finished run on a set."""
@@ -474,6 +475,15 @@ class Results:
         found = [run["walk"].get(step) if step else run["accuracy"] for run in runs]
         return [accuracy for accuracy in found if accuracy is not None]
 
+    def of(self, sets: list[str], candidates: list[str]) -> dict[int, list[dict]]:
+        """Seed → its results of some candidates on some sets, in the order of seeds."""
+        found: dict[int, list[dict]] = {}
+        for name in sets:
+            for candidate in candidates:
+                for seed, result in self.content["sets"].get(name, {}).get(candidate, {}).items():
+                    found.setdefault(int(seed), []).append(result)
+        return dict(sorted(found.items()))
+
     def accuracy(self, name: str, candidate: str) -> float | None:
         """Mean accuracy of a candidate on a set, over its seeds; None if it was not run."""
         accuracies = self.accuracies(name, candidate)
@@ -517,8 +527,10 @@ def write_page(page: Path, arguments: ChoiceArguments, choice: Choice, results: 
     words = " ".join(f"{name}=FOLDER" for name in arguments.folders)
     file = Path(arguments.choice)
     file = file.name if file.is_absolute() else file  # no paths of the machine
-    options = f" --seeds {' '.join(map(str, arguments.seeds))}" if arguments.seeds != [0] else ""
-    options += " --walk true" if arguments.walk else ""
+    # The command of all results on the page, which may be of several calls.
+    shown = results.of(sets, candidates)
+    options = f" --seeds {' '.join(map(str, shown))}" if shown and list(shown) != [0] else ""
+    options += " --walk true" if any(result["walk"] for of_seed in shown.values() for result in of_seed) else ""
     lines += [
         "",
         "```bash",
@@ -534,24 +546,30 @@ def choice_tables(choice: Choice, results: Results, candidates: list[str], ranks
     """The lines of the table of accuracies, and of that of the candidates' settings."""
     sets = list(choice.sets)
     shared = sum(all(results.accuracy(of_set, name) is not None for name in candidates) for of_set in sets)
+    counts = {name: [len(results.accuracies(of_set, name)) for of_set in sets] for name in candidates}
+    most = max((max(of_candidate) for of_candidate in counts.values()), default=1)
+    averaged = f", means over {most} seeds" if most > 1 else ""
     lines = [
         "",
-        f"Top-1 accuracies in per cent. The mean rank is over the {shared} of {len(sets)} sets on which all candidates were "
-        "run; 1 is the best.",
+        f"Top-1 accuracies in per cent{averaged}. The mean rank is over the {shared} of {len(sets)} sets on which all "
+        "candidates were run; 1 is the best.",
         "",
         "| | " + " | ".join(sets) + " | mean rank |",
         "| --- |" + " ---: |" * (len(sets) + 1),
     ]
 
-    def percent(value: float | None) -> str:
-        return "" if value is None else f"{100 * value:.1f}"
+    def percent(value: float | None, count: int) -> str:
+        fewer = f", {count} of {most} seeds" if count < most else ""
+        return "" if value is None else f"{100 * value:.1f}{fewer}"
 
     for candidate in candidates:
-        cells = [percent(results.accuracy(of_set, candidate)) for of_set in sets]
+        accuracies = (results.accuracy(of_set, candidate) for of_set in sets)
+        cells = list(map(percent, accuracies, counts[candidate]))
         rank = f"{ranks[candidate]:.2f}" if candidate in ranks else ""
         lines.append(f"| {candidate} | " + " | ".join(cells) + f" | {rank} |")
     best = [results.best_baseline(of_set) for of_set in sets]
-    cells = [percent(statistics.mean(accuracies) if accuracies else None) for accuracies in best]
+    means = (statistics.mean(accuracies) if accuracies else None for accuracies in best)
+    cells = list(map(percent, means, map(results.num_baseline_seeds, sets)))
     lines.append("| *best classifier of raw recordings* | " + " | ".join(cells) + " | |")
     lines += ["", "| candidate | settings that differ from the preset |", "| --- | --- |"]
     for candidate in candidates:

@@ -9,7 +9,7 @@ python recipes/evaluate_robustness.py --models runs/utd_mhad/sft/model \\
 The test recordings are read as they are, and under each condition of `robustness/conditions.py`: in other layouts, without
 depth, with missing joints, with noise, and turned, so that the body hides joints from the sensor. `robustness.md` has the
 accuracies, `robustness.png` the curves, and `metrics.json` both with intervals. Beside the recognisers stands kernel ridge on
-raw joints, trained on complete recordings.
+raw joints, trained on complete recordings, which are read by the feature extractor of the first recogniser.
 
 With several models, their curves share the picture; `--names` says what they are called. Models of the same name are seeds of
 one, and the page has their mean and range. A recording that cannot be read counts as a mistake. A recogniser that was trained

@@ -19,10 +19,10 @@ from action_llm.skeleton_plausibility import find_symptoms
 
 # A pose estimator finds people of about this size, in pixels per metre.
 PIXELS_PER_METRE = 250
-# A joint is hidden from the sensor if it lies this far behind the line from pelvis to neck and at most this far beside it, in
-# lengths of the torso. Its error drifts, and has this standard deviation.
+# A joint is hidden from the sensor if it lies this far behind the pelvis and at most this far beside it, as in the feature
+# extractor's `augment_occlusion`. Its error drifts, and has this standard deviation. All are in lengths of the torso.
 HIDDEN_BEHIND, HIDDEN_BESIDE, HIDDEN_ERROR = 0.15, 0.6, 0.3
-# Seconds between independent errors of a hidden joint.
+# Independent errors of a hidden joint are drawn at most so many seconds apart.
 SECONDS_PER_ERROR = 0.3
 
 

@@ -232,7 +232,7 @@ def test_alignment_pulls_recordings_towards_their_class_names():
     assert all(weight.grad is None for weight in model.decoder.parameters())
     with pytest.raises(ValueError, match="`class_embeddings` must be as wide as the codes, 8, got 3"):
         model(features, mask, labels=labels, class_embeddings=names[:, :3])
-    with pytest.raises(ValueError, match="`labels` must have the share of each of the 5 classes .* got 4 shares"):
+    with pytest.raises(ValueError, match=r"`labels` must have the share of each of the 5 classes .* got 4 shares"):
         model(features, mask, labels=shares[:, :4], class_embeddings=names)
 
 

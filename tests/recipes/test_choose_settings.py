@@ -13,6 +13,7 @@ from action_llm_datasets.names import check_protocol
 from action_llm_recipes import choose_settings
 from action_llm_recipes.baselines import run_baselines
 from action_llm_recipes.choose_settings import (
+    Choice,
     ChoiceArguments,
     EvaluatedSet,
     Results,
@@ -20,6 +21,7 @@ from action_llm_recipes.choose_settings import (
     mean_ranks,
     read_choice,
     walk_table,
+    write_page,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -73,6 +75,7 @@ def test_results_of_former_settings_are_not_averaged(tmp_path):
     now = finished("now", 0)
     results.drop_former({now: "one"})
     assert results.accuracy("one", "a") is None, "a page shows them beside the settings of now"
+    assert not Results(tmp_path / "results.json").content["sets"]["one"]["a"], "the file has what the page has"
     results.add("one", now)
     assert list(Results(tmp_path / "results.json").content["sets"]["one"]["a"]) == ["0"]
     assert results.has("one", now) and not results.has("one", finished("before", 1))
@@ -184,6 +187,28 @@ def test_the_table_tells_which_cells_have_fewer_seeds(tmp_path):
             walk_table(results, ["one"], "a")[-1]
             == f"| one | {cell} |  | 40.0, 1 of 2 seeds |  | 55.0 (50.0–60.0) | 2 |"
         )
+
+
+def test_the_page_tells_its_seeds_and_has_the_command_of_all_its_results(tmp_path):
+    """Also if the last call was about one candidate, or one seed."""
+    sets = {name: EvaluatedSet("sim", "simulated-xsub") for name in ("one", "two")}
+    choice = Choice("llm_ar", {"a": {}, "b": {"tokenizer.mixup": 0}}, sets)
+    arguments = SimpleNamespace(choice="choice.yaml", folders={"sim": "x"}, seeds=[7], walk=False)
+    results = results_with(tmp_path, {"one": {"a": [0.9], "b": [0.7]}, "two": {"a": [0.5]}})
+    results.add_baselines("one", {"kernel_ridge": [0.6]})
+    write_page(tmp_path / "page.md", arguments, choice, results)
+    page = (tmp_path / "page.md").read_text()
+    assert "Top-1 accuracies in per cent. The mean rank is over the 1 of 2 sets" in page
+    assert "| a | 90.0 | 50.0 | 1.00 |" in page and "| b | 70.0 |  | 2.00 |" in page
+    assert "recordings* | 60.0 |  | |" in page and "choose_settings.py --choice choice.yaml --data sim=FOLDER" in page
+    results = results_with(tmp_path, {"one": {"a": [0.9, 0.8], "b": [0.7]}, "two": {"a": [0.5, 0.6]}})
+    results.content["sets"]["two"]["a"]["1"]["walk"] = {"codes": 0.5}
+    write_page(tmp_path / "page.md", arguments, choice, results)
+    page = (tmp_path / "page.md").read_text()
+    assert "Top-1 accuracies in per cent, means over 2 seeds. " in page
+    assert "| a | 85.0 | 55.0 | 1.00 |" in page and "| b | 70.0, 1 of 2 seeds |  | 2.00 |" in page
+    assert "recordings* | 60.0, 1 of 2 seeds |  | |" in page
+    assert "choose_settings.py --choice choice.yaml --seeds 0 1 --walk true --data sim=FOLDER" in page
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
