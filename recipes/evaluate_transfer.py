@@ -9,8 +9,9 @@ python recipes/evaluate_transfer.py --model runs/utd_mhad/sft/model --dataset fo
 
 `--classes` is a YAML file with a list for each shared class: its names in the data sets. All recordings of these classes are
 read, whatever their split, and the recogniser chooses among the shared classes; the probabilities of several names of a class
-are added. With `--trained_dataset`, kernel ridge on the joints of its training recordings stands beside the recogniser. The
-results are in `metrics.json`, `per_class.csv` and `confusion.png`. Recordings of another layout are read in that of the model.
+are added. With `--trained_dataset`, kernel ridge on joints stands beside the recogniser. It learns from the training recordings
+of that data set, without the held-out subjects if the recogniser was trained without them. The results are in `metrics.json`,
+`per_class.csv` and `confusion.png`. Recordings of another layout are read in that of the model.
 """
 
 import dataclasses
@@ -65,6 +66,7 @@ def main(arguments: TransferArguments, data: DataArguments) -> dict:
 
     from action_llm_datasets.atomic_files import write_atomically
     from action_llm_recipes.common.csv_tables import to_csv
+    from action_llm_recipes.common.data_arguments import without_held_out
     from action_llm_recipes.common.run_folder import RunFolder
     from action_llm_recipes.common.split_evidence import SplitEvidence
     from action_llm_recipes.common.stage_records import training_record
@@ -80,7 +82,8 @@ def main(arguments: TransferArguments, data: DataArguments) -> dict:
     extractor = readers["recogniser"].processor.feature_extractor
     if arguments.trained_dataset is not None:
         trained = DataArguments(arguments.trained_dataset, arguments.trained_data_dir, cache_dir=data.cache_dir)
-        readers["kernel ridge on joints"] = JointReader(trained.load("skeletons")["train"], extractor)
+        train = without_held_out(trained.load("skeletons")["train"], bool(record.get("hold_out")))
+        readers["kernel ridge on joints"] = JointReader(train, extractor)
 
     names = rows.features["label"].names
     groups = shared(read_shared_classes(arguments.classes, "--classes"), readers["recogniser"].class_names, names)

@@ -9,9 +9,12 @@ import pytest
 
 from action_llm.skeleton_layouts import LAYOUTS
 from action_llm_recipes import evaluate_transfer
+from action_llm_recipes.common import stage_records
 from action_llm_recipes.common.data_arguments import DataArguments
 from action_llm_recipes.common.shared_classes import read_shared_classes
 from action_llm_recipes.evaluate_transfer import SharedClass, of_groups, shared
+from action_llm_recipes.robustness import readers
+from action_llm_recipes.robustness.readers import JointReader
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,7 +72,7 @@ def test_probabilities_of_the_names_of_a_class_add_up():
     assert np.isnan(of_groups(scores, groups, names, adds=True)[0]).all()
 
 
-def test_the_recipe(recipes, tokenizer, sentences, tmp_path):
+def test_the_recipe(recipes, tokenizer, sentences, tmp_path, monkeypatch):
     """A folder of COCO skeletons of the same classes under other names, read by a model of NTU's skeletons."""
     model = recipes.sft(tokenizer, sentences, tmp_path / "sft")
     names = recipes.data().load("skeletons")["test"].features["label"].names
@@ -101,6 +104,22 @@ def test_the_recipe(recipes, tokenizer, sentences, tmp_path):
     with (tmp_path / "transfer" / "per_class.csv").open() as file:
         assert [line["recordings"] for line in csv.DictReader(file)] == ["3", "3"]
     assert (tmp_path / "transfer" / "confusion.png").is_file()
+    # The baseline learns from the people that the recogniser learned from.
+    record, held_out = stage_records.training_record(model), []
+
+    def reader(train, extractor):
+        held_out.append(set(train["held_out"]))
+        return JointReader(train, extractor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(readers, "JointReader", reader)
+        for hold_out in (False, True):
+            patched.setattr(
+                stage_records, "training_record", lambda _, hold_out=hold_out: record | {"hold_out": hold_out}
+            )
+            settings["output_dir"] = str(tmp_path / f"hold_out_{hold_out}")
+            evaluate_transfer.main(evaluate_transfer.TransferArguments(**settings, **trained), data)
+    assert held_out == [{False, True}, {False}]
     settings["output_dir"] = str(tmp_path / "wrong")
     wrong = evaluate_transfer.TransferArguments(**settings, trained_dataset="folder", trained_data_dir=str(folder))
     with pytest.raises(ValueError, match=f"folder has no class '{names[0]}', which the recogniser was trained on"):
