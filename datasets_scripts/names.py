@@ -34,11 +34,18 @@ def protocol_names() -> tuple[str, ...]:
 
 
 def check_protocol(name: str) -> None:
-    """Raises `ValueError` if there is no protocol of this name; the message suggests the nearest."""
+    """Raises `ValueError` if there is no protocol of this name; the message lists those that begin with it,
+    or suggests the nearest."""
     if name not in protocol_names():
-        # The full list would fill a screen.
-        examples = "; protocols are ntu60-xsub, ntu120-xset, utd-mhad, smarthome-cs, uav-human-csv1, folder and so on"
-        raise ValueError(f"there is no protocol {as_written(name)}{did_you_mean(name, protocol_names()) or examples}")
+        family = [known for known in protocol_names() if known.startswith(f"{name.lower()}-")]
+        if family and name.lower() not in protocol_names():
+            hint = f"; the protocols of {name} are {', '.join(family)}"
+        else:  # the full list would fill a screen
+            examples = (
+                "; protocols are ntu60-xsub, ntu120-xset, utd-mhad, smarthome-cs, uav-human-csv1, folder and so on"
+            )
+            hint = did_you_mean(name, protocol_names()) or examples
+        raise ValueError(f"there is no protocol {as_written(name)}{hint}")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -383,10 +383,9 @@ def _protocol(name: str, protocol: str | None) -> str:
     """`ntu60` and `xview` → `ntu60-xview`; a full name is returned unchanged."""
     full = name if protocol is None else f"{name}-{protocol}"
     of_name = [known for known in protocol_names() if known.startswith(f"{name}-")]
-    if of_name and full not in protocol_names():
+    if of_name and protocol is not None and full not in of_name:
         listed = f"; the protocols of {name} are {', '.join(of_name)}"
-        near = did_you_mean(full, of_name) if protocol else ""
-        raise ValueError(f"there is no protocol {full!r}{near or listed}")
+        raise ValueError(f"there is no protocol {full!r}{did_you_mean(full, of_name) or listed}")
     check_protocol(full)
     return full
 

@@ -24,7 +24,7 @@ from .extractor_files import RecordingFeatureExtractor
 from .joint_mapping import JointMapping, map_layout, placement
 from .model_files import as_written, shortened
 from .recording_files import read_recording
-from .size_limits import MAX_JOINTS, size_fault
+from .size_limits import MAX_BODIES, MAX_JOINTS, size_fault
 from .skeleton_bodies import NOWHERE, Cleaning, fill_gaps, select_actors, valid_joints
 from .skeleton_files import SkeletonFileError, SkeletonRecording
 from .skeleton_layouts import LAYOUTS, SkeletonLayout, get_layout
@@ -463,7 +463,10 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             try:
                 recording = recording_from_array(keypoints, layout=layout, fps=fps, source=name)
             except SkeletonFileError as error:
-                raise SkeletonInputError(name, error.actual, error.expected) from error
+                expected = error.expected
+                if keypoints.ndim in (3, 4) and keypoints.shape[-2:] != (layout.num_joints, layout.dimensions):
+                    expected += ", or, of another layout, a dict of keypoints, shape (T, P, J, 3), layout and fps"
+                raise SkeletonInputError(name, error.actual, expected) from error
             recording.keypoints = turned_upright(recording.keypoints, self.recorded_up, layout)
         if recording.fps_is_assumed:
             usual, recording.fps = recording.fps, self.recorded_fps or self.fps or 30.0
@@ -482,16 +485,28 @@ class SkeletonFeatureExtractor(RecordingFeatureExtractor):
             SkeletonInputError, SkeletonFileError: If the recording cannot be read, see `__call__`.
         """
         recorded = self.read(recording, fps=fps, name=name)
-        keypoints, present, rate, name, _, mapping = self._resolve(recorded, name)
+        keypoints, present, rate, name, cleaned, mapping = self._resolve(recorded, name)
         layout = get_layout(recorded["layout"] if isinstance(recorded, Mapping) else recorded.layout)
         # A recording of a user's own layout has only its name, which may be that of another layout here.
         if layout.num_joints != keypoints.shape[2]:
             layout = self.skeleton_layout
         reader_symptoms = {} if isinstance(recorded, Mapping) else recorded.symptoms
-        symptoms = {**reader_symptoms, **find_symptoms(keypoints, valid_joints(keypoints, present), layout, rate)}
+        valid = valid_joints(keypoints, present)
+        symptoms = {**reader_symptoms, **find_symptoms(keypoints, valid, layout, rate)}
         doubts = [doubt.reason for doubt in judge({name: symptoms}, 1, layout)]
-        sentence = mapping and mapping.describe()
-        return doubts if sentence is None else [sentence, *doubts]
+        sentences = (mapping and mapping.describe(), self._surplus_people(keypoints, valid, cleaned))
+        return [*filter(None, sentences), *doubts]
+
+    def _surplus_people(self, keypoints: np.ndarray, valid: np.ndarray, cleaned: bool) -> str | None:
+        """A sentence if more people are seen than are read; (T, P, J, 3), bool (T, P, J), whether bodies are people."""
+        cleaning = replace(self.cleaning, num_persons=MAX_BODIES, clean=self.clean and not cleaned)
+        people = select_actors(keypoints, valid, cleaning)[0].shape[1] if valid.any() else 0
+        if people <= self.num_persons:
+            return None
+        verb, who = ("is" if self.num_persons == 1 else "are"), ("moves most" if self.clean else "comes first")
+        return (
+            f"of {people} people, only {self.num_persons} {verb} read: whoever {who}; per_person=True recognises each"
+        )
 
     def _resolve(self, recording: "SkeletonRecording | Mapping[str, Any]", place: str) -> "_Resolved":
         skeleton = self.skeleton_layout

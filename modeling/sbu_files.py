@@ -50,9 +50,8 @@ def read_sbu(file: str | os.PathLike | BinaryIO) -> SkeletonRecording:
             raise SkeletonFileError(path, number, f"a line of {len(line):,} bytes", f"at most {MAX_LINE_BYTES:,}")
         tokens = line.strip().split(b",")
         if len(tokens) != columns:
-            raise SkeletonFileError(
-                path, number, f"{len(tokens)} columns", f"{columns} columns, separated by commas: {PEOPLE} people"
-            )
+            actual = f"{len(tokens)} column" + "s" * (len(tokens) > 1)
+            raise SkeletonFileError(path, number, actual, f"{columns} columns, separated by commas: {PEOPLE} people")
         row = [_number(path, number, token) for token in tokens]
         if not row[0].is_integer() or (last is not None and row[0] != last + 1):
             expected = "the number of a frame" if last is None else f"frame {last + 1:.15g}"

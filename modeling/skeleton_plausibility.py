@@ -72,7 +72,7 @@ def find_symptoms(
         `up axis` (the axis that points up), `units` ("score", "flat", "point", or the largest extent of the body), `sides`
         (the factor by which bones of the left and right side differ), `impossible rate` (frames per second), `mirrored` (True),
         `lost joints` and `still joints` (their names), `empty frames` (number of frames without a body at the start and at the
-        end), `missing frames` (their number in between), `frozen` (True), `jumps` (their number).
+        end), `missing frames` (their number in between), `frozen` (True, or "single frame"), `jumps` (their number).
     """
     symptoms: dict[str, Any] = {}
     seen = valid.any((1, 2)).nonzero()[0]
@@ -89,7 +89,9 @@ def find_symptoms(
     if unseen.any():
         symptoms["lost joints"] = [layout.joint_names[joint] for joint in unseen.nonzero()[0]]
     still = _still_joints(joints, valid)
-    if len(still) == layout.num_joints:
+    if len(seen) == 1:
+        symptoms["frozen"] = "single frame"
+    elif len(still) == layout.num_joints:
         symptoms["frozen"] = True
     elif len(still):
         symptoms["still joints"] = [layout.joint_names[joint] for joint in still]
@@ -368,7 +370,7 @@ def _missing(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
 
 
 def _frozen(value: str, examples: Sequence, layout: SkeletonLayout) -> str:
-    return "nothing moves: all frames are the same"
+    return "a body is seen in a single frame: nothing moves" if value else "nothing moves: all frames are the same"
 
 
 def _jumps(value: str, examples: Sequence, layout: SkeletonLayout) -> str:

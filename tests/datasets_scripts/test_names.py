@@ -3,6 +3,8 @@
 import pytest
 from fresh_python import python
 
+from action_llm_datasets.names import check_protocol
+
 COMMANDS = {
     "prepare ntu60-xsbu --source x": "there is no protocol 'ntu60-xsbu'; did you mean ntu60-xsub?",
     "prepare ntu60 --protocol xveiw --source x": "there is no protocol 'ntu60-xveiw'; did you mean ntu60-xview?",
@@ -44,3 +46,18 @@ def test_a_command_calls_itself_as_it_was_started(tmp_path):
     assert python("-m", "action_llm_datasets.folder").stderr.startswith(
         "usage: python -m action_llm_datasets.folder [-h]"
     )
+
+
+def test_the_protocols_of_a_data_set_are_listed():
+    """The nearest of many is a guess, which is taken for the data set."""
+    folds = "sbu-fold-0, sbu-fold-1, sbu-fold-2, sbu-fold-3, sbu-fold-4"
+    with pytest.raises(ValueError, match=f"no protocol 'sbu'; the protocols of sbu are {folds}"):
+        check_protocol("sbu")
+    with pytest.raises(
+        ValueError, match=r"the protocols of NW-UCLA are nw-ucla-xview, nw-ucla-views13-view2, .*xsub-10"
+    ):
+        check_protocol("NW-UCLA")
+    with pytest.raises(ValueError, match=r"did you mean sbu-fold-0\?"):
+        check_protocol("SBU-fold-0")
+    with pytest.raises(ValueError, match=r"did you mean ntu60-xsub\?"):
+        check_protocol("NTU60-XSub")

@@ -95,7 +95,7 @@ LINES = TEXT.splitlines()
         ([], None, "a line for each frame", "0 frames"),
         (["", " "], None, "a line for each frame", "0 frames"),
         ([*LINES[:2], LINES[2] + ",0"], 3, "91 columns, separated by commas: 2 people", "92 columns"),
-        ([LINES[0].replace(",", " ")], 1, "91 columns, separated by commas: 2 people", "1 columns"),
+        ([LINES[0].replace(",", " ")], 1, "91 columns, separated by commas: 2 people", "1 column,"),
         ([LINES[0].rsplit(",", 45)[0]], 1, "91 columns, separated by commas: 2 people", "46 columns"),
         ([LINES[0], "", LINES[1].rsplit(",", 1)[0] + ",one"], 3, "a number in each column", "'one'"),
         ([LINES[0].rsplit(",", 1)[0] + ","], 1, "a number in each column", "''"),

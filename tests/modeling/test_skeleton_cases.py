@@ -510,3 +510,25 @@ def test_a_byte_order_mark_and_semicolons_change_nothing(tmp_path):
         path = written(tmp_path, forms[form], "; ")
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
         np.testing.assert_allclose(read_joint_array(path, layout="kinect20").keypoints[:, 0], body, rtol=1e-6)
+
+
+def test_people_who_are_not_read_are_said():
+    """A model of one person that reads a recording of two names the way to read both."""
+    two = np.stack([person(30), person(30, seed=1, place=(1.5, 0, 3.0))], axis=1)
+    said = "of 2 people, only 1 is read: whoever moves most; per_person=True recognises each"
+    assert SkeletonFeatureExtractor(num_persons=1).doubts(two, fps=30) == [said]
+    pair = recording([(0, two[:, 0]), (1, two[:, 1])])
+    assert SkeletonFeatureExtractor(num_persons=1).doubts(row(pair)) == [said]
+    first = SkeletonFeatureExtractor(num_persons=1, clean=False).doubts(two, fps=30)
+    assert first == [said.replace("moves most", "comes first")]
+    assert SkeletonFeatureExtractor(num_persons=2).doubts(two, fps=30) == []
+
+
+def test_an_array_of_another_layout_names_what_tells_its_layout():
+    with pytest.raises(SkeletonInputError, match=r"of another layout, a dict of keypoints, shape .*coco17, .*h36m17"):
+        SkeletonFeatureExtractor("kinect20")(np.ones((9, 17, 3)))
+    with pytest.raises(SkeletonInputError, match="of another layout, a dict of keypoints"):
+        SkeletonFeatureExtractor("kinect20")(np.ones((9, 20, 2)))
+    with pytest.raises(SkeletonInputError) as error:
+        SkeletonFeatureExtractor("kinect20")(np.full((9, 20, 3), "x"))
+    assert "another layout" not in str(error.value)

@@ -245,3 +245,5 @@ def test_frames_that_are_missing_within_and_frames_that_are_all_the_same():
     assert doubts.keys() == {"missing frames", "frozen"}
     assert "have no body, 7 in all: they are interpolated (1 of 6 recordings)" in doubts["missing frames"].reason
     assert doubts["frozen"].files == ("1",)
+    (doubt,) = doubts_of([recordings[2][:1]], "kinect25")
+    assert (doubt.kind, doubt.reason) == ("frozen", "a body is seen in a single frame: nothing moves")
