@@ -440,6 +440,11 @@ def fit_to_recordings(
     """
     from action_llm.recording_versions import check_versions_differ
 
+    if "train" not in splits:
+        raise ValueError(
+            f"{' and '.join(data.folders)} has no training recordings: mark some, or choose a protocol that trains on those "
+            "that are there."
+        )
     if "test" not in splits and not arguments.hold_out:
         raise ValueError(
             f"{' and '.join(data.folders)} has no test recordings: mark some, or evaluate on held-out ones with --hold_out "

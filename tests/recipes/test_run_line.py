@@ -180,6 +180,9 @@ def test_wrong_settings_show_before_anything_is_trained(own, llm, tmp_path, text
     with pytest.raises(ValueError, match=r"--hold_out true: of \d+ training recordings 0 are held out"):
         run_line.main(arguments, data)
     assert not (tmp_path / "run").exists()
+    (own / "metadata.csv").write_text("\n".join(rows).replace(",train", ",test"))
+    with pytest.raises(ValueError, match="has no training recordings: mark some, or choose a protocol"):
+        run_line.main(arguments, data)
 
 
 @pytest.mark.parametrize(
