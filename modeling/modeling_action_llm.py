@@ -499,6 +499,27 @@ class ActionLLMForClassification(ActionLLMForConditionalGeneration):
         )
         return scores.log_softmax(-1)[:, index]
 
+    @torch.no_grad()
+    def log_prior(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.LongTensor | None = None,
+        label_ids: torch.LongTensor | None = None,
+    ) -> torch.FloatTensor:
+        """log P(class | prompt without the recording): what the language model expects from the text alone.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(1, length)`): the prompt of a recording; its placeholder is left out.
+            attention_mask, label_ids: as in `forward`.
+
+        Returns:
+            `torch.FloatTensor` of shape `(num_classes,)`: natural logarithms, normalised over the class list.
+        """
+        is_text = input_ids != self.config.placeholder_token_id
+        if attention_mask is not None:
+            is_text &= attention_mask.bool()
+        return self(input_ids=input_ids[is_text][None], label_ids=label_ids).logits[0].log_softmax(-1)
+
     def explain(self, processor, outputs: ActionClassifierOutput, index: int = 0, **settings) -> "Explanation":
         """Explains the answer for a recording: label, probabilities, and a reason that can be checked.
 

@@ -505,7 +505,10 @@ class ActionRecognitionPipeline(Pipeline):
         counts = [len(decision["inputs"]) for decision in readable]
         inputs = _collated([version for decision in readable for version in decision.pop("inputs")])
         outputs = self.model(**inputs)
-        logits = outputs.logits - self._log_prior(inputs) if divide_by_prior else outputs.logits
+        logits = outputs.logits
+        if divide_by_prior:  # the prompt is the same for all
+            prompt = {name: inputs[name][:1] for name in ("input_ids", "attention_mask")}
+            logits = logits - self.model.log_prior(**prompt, label_ids=inputs["label_ids"])
         # A temperature is fitted on the names of training.
         listed = must_list_classes(candidate_labels, self.processor.class_names)
         calibrated = calibrated and not divide_by_prior and not listed
@@ -549,12 +552,6 @@ class ActionRecognitionPipeline(Pipeline):
                 if reason.description:
                     decision["description"] = reason.description
         return decisions
-
-    def _log_prior(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """log P(class name | prompt without the recording), (num_classes,), for a batch of recordings with the same prompt."""
-        prompt, mask = inputs["input_ids"][0], inputs["attention_mask"][0]
-        prompt = prompt[mask.bool() & (prompt != self.model.config.placeholder_token_id)]
-        return self.model(input_ids=prompt[None], label_ids=inputs["label_ids"]).logits[0]
 
     def _mean(self, logits: torch.Tensor, calibrated: bool) -> list[float]:
         """Mean class probabilities of the versions of a recording, whose logits are (versions, classes)."""

@@ -22,7 +22,10 @@ also has the scores without. Temperatures are fitted on held-out subjects, so th
 Calibration error, likelihood and Brier score stand beside those of a perfectly calibrated model with the same probabilities.
 
 `--unseen true` is for classes that no stage was trained on (LLM-AR, Table 8): the prompt lists the classes of the test split,
-and the records of all stages are checked for them. Several processes share the recordings and give the same result as one.
+and the records of all stages are checked for them. The accuracy of the same question without the recording (`text_only`) stands
+beside, and the accuracy when each name's probability is divided by that of the text alone (`divided_by_prior`).
+
+Several processes share the recordings and give the same result as one.
 """
 
 import dataclasses
@@ -141,6 +144,9 @@ def main(arguments: EvaluationArguments) -> dict | None:
     if calibration is not None:
         log_probabilities = with_temperature(raw, calibration.temperature(arguments.encodings))
     metrics = summarise(log_probabilities, rows, arguments.resamples, people)
+    if arguments.unseen:
+        prior = text_only_scores(arguments, model, processor, rows)
+        metrics |= beside_the_prior(log_probabilities, prior, np.array(rows["label"]))
     if calibration is not None:
         metrics["uncalibrated"] = scores_of(raw, np.array(rows["label"]))._asdict()
     metrics |= {
@@ -260,7 +266,7 @@ def score_in_all_processes(arguments: EvaluationArguments, model, processor, row
     import numpy as np
     from accelerate.utils import gather_object
 
-    list_classes = True if arguments.unseen and arguments.list_classes is None else arguments.list_classes
+    list_classes = lists_classes(arguments)
     own = list(range(state.process_index, len(rows), state.num_processes))
     gathered = gather_object([(own, score(model, processor, rows.select(own), list_classes, arguments.batch_size))])
     if not state.is_main_process:
@@ -269,6 +275,11 @@ def score_in_all_processes(arguments: EvaluationArguments, model, processor, row
     for indices, scores in gathered:
         log_probabilities[indices] = scores
     return log_probabilities
+
+
+def lists_classes(arguments: EvaluationArguments) -> bool | None:
+    """Whether the prompt lists the classes; None as in training."""
+    return True if arguments.unseen and arguments.list_classes is None else arguments.list_classes
 
 
 def average_encodings(log_probabilities, sample_ids):
@@ -329,6 +340,49 @@ def score(model, processor, rows, list_classes: bool | None, batch_size: int, cl
             logits = model(**{name: tensor.to(model.device) for name, tensor in inputs.items()}).logits
         scores[chosen] = logits.double().log_softmax(-1).cpu().numpy()
     return scores
+
+
+def text_only_scores(arguments: EvaluationArguments, model, processor, rows):
+    """log P(class | prompt without a recording), float64 (number of classes,), normalised over the classes of the rows."""
+    import torch
+
+    names, lists = rows.features["label"].names, lists_classes(arguments)
+    prompt, _ = processor.encode_prompt_and_label(processor.prompt(class_names=names, list_classes=lists))
+    labels = processor.label_ids(names, lists)
+    length = max(map(len, labels))
+    label_ids = torch.tensor([row + [-100] * (length - len(row)) for row in labels], device=model.device)
+    return model.log_prior(torch.tensor([prompt], device=model.device), label_ids=label_ids).double().cpu().numpy()
+
+
+def beside_the_prior(log_probabilities, prior, labels) -> dict:
+    """
+    What the text alone answers, and what the recording adds to it.
+
+    Args:
+        log_probabilities: float64 (number of recordings, number of classes), as of `summarise`.
+        prior: float64 (number of classes,), log-probabilities from the text alone.
+        labels: int (number of recordings,).
+
+    Returns:
+        `text_only` and `divided_by_prior`, each with `top_1` and, for more than five classes, `top_5`: accuracies with 95 %
+        Wilson intervals.
+    """
+    import numpy as np
+
+    from action_llm_recipes.metrics.action_classification.classification_scores import top_k_accuracy, wilson_interval
+
+    answers = {
+        "text_only": np.broadcast_to(prior, log_probabilities.shape),
+        "divided_by_prior": log_probabilities - prior,
+    }
+    return {
+        name: {
+            f"top_{k}": dataclasses.asdict(wilson_interval(top_k_accuracy(scores, labels, k), len(labels)))
+            for k in (1, 5)
+            if k < len(prior)
+        }
+        for name, scores in answers.items()
+    }
 
 
 def summarise(log_probabilities, rows, resamples: int, person_of: dict[str, str]) -> dict:
@@ -489,6 +543,11 @@ def log_metrics(run, metrics: dict, test_evaluations: int | None):
     accuracy = f"{LABELS.get(first, first)} {100 * metrics[first]['estimate']:.1f} %"
     run.log_finished("Evaluation", f"{accuracy} of {metrics['recordings']} recordings")
     logger.info("\n%s\n\n  in %s", table({metrics["split"]: metrics}), run.path)
+    if metrics["unseen"]:
+        logger.info(
+            "The text alone, without the recording: top-1 %.1f %%. Divided by its probabilities: top-1 %.1f %%.",
+            *(100 * metrics[name]["top_1"]["estimate"] for name in ("text_only", "divided_by_prior")),
+        )
     for title, of_set in metrics.get("data_sets", {}).items():
         estimate, low, high = (100 * of_set["top_1"][name] for name in ("estimate", "low", "high"))
         logger.info("%s: top-1 %.1f %% (%.1f–%.1f) of %d recordings", title, estimate, low, high, of_set["recordings"])

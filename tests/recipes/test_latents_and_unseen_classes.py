@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 import yaml
 
 from action_llm_recipes.common.action_sentences import load_action_sentences
+from action_llm_recipes.evaluate_classifier import beside_the_prior
 
 COMMON = {"warmup_steps": 1, "disable_tqdm": True, "use_cpu": True}
 TOKENIZER = {"hidden_width": 8, "codebook_size": 16, "window": 16, "max_steps": 2, "per_device_train_batch_size": 4}
@@ -125,3 +127,14 @@ def test_unseen_classes_are_unseen_by_every_stage(recipes, arguments, llm, tmp_p
     with pytest.raises(ValueError, match=r"not unseen: the text of the small language model is about .* --unseen_of"):
         run_line.main(arguments("refused", sft=SFT | COMMON, llm_name_or_path=str(reader)), data)
     assert not (tmp_path / "refused").exists()
+
+
+def test_what_the_text_alone_answers_is_divided_out():
+    """With three recordings of classes 0, 1, 1 whose probabilities are products of a prior and of what the recording says."""
+    prior = np.log([0.8, 0.1, 0.1])
+    recordings = np.log([[0.5, 0.3, 0.2], [0.2, 0.5, 0.3], [0.3, 0.4, 0.3]])
+    found = beside_the_prior(recordings + prior, prior, np.array([0, 1, 1]))
+    assert {name: scores["top_1"]["estimate"] for name, scores in found.items()} == {
+        "text_only": pytest.approx(1 / 3),
+        "divided_by_prior": 1.0,
+    }
